@@ -28,7 +28,8 @@ from .data.infer import infer_schema
 from .data.records.read import read_records
 from .data.sites.background import add_background
 from .data.sites.background_area import BackgroundArea
-from .data.sites.sites import open_sites, sample, write_sites
+from .data.sites.sites import sample
+from .data.sites.store import open_sites, write_sites
 from .data.store.store import write_cube
 from .evaluation.classify import classify
 from .evaluation.cross_validate import cross_validate

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from geomiam.baselines.base import Training
+from geomiam.labels import label_counts
 from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import progress_bar
 from geomiam.training.losses import maxent, record_weight
@@ -96,7 +97,7 @@ def _layers(settings: MaxentNetwork, columns: int, species: int) -> nn.Module:
 def _train(layers: nn.Module, training: Training, settings: MaxentNetwork) -> None:
     rng = np.random.default_rng(training.seed)
     table, labels = torch.as_tensor(training.table), torch.as_tensor(training.labels)
-    weight, units = record_weight(labels, evenness=0), training.columns.units
+    weight, units = record_weight(label_counts(labels), evenness=0), training.columns.units
     optimizer = torch.optim.Adam(layers.parameters(), lr=settings.rate, weight_decay=settings.decay)
     for _ in progress_bar(range(settings.epochs), desc="training", unit="epoch", leave=False):
         for rows in torch.as_tensor(rng.permutation(len(table))).split(settings.batch):

@@ -13,6 +13,7 @@ from geomiam.at_once import SCORED_ROWS
 from geomiam.checks.settings import check_number
 from geomiam.data.sites.table import SiteTable, check_classes
 from geomiam.errors import SelectionError
+from geomiam.labels import as_table
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.networks.torch_defaults import standard_torch
@@ -84,7 +85,7 @@ def probe(
     _check(model, l2=l2, loss=loss)
     refuse_observations(model.schema, "a probe reads")
     table = SiteTable.read(sites, model.schema).checked()
-    labels, species = table.labels, table.species
+    labels, species = as_table(table.labels), table.species
     check_classes(labels, species)
     config, reason = resolve_loss(
         TrainingConfig(loss=loss), labels, background=table.has_background

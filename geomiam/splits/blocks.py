@@ -13,6 +13,7 @@ from geomiam.errors import GridError, LabelError
 from geomiam.geo.dims import spatial_pair
 from geomiam.geo.lengths import Length, kilometres
 from geomiam.geo.places import places
+from geomiam.labels import Counts, Labels, as_table, compact_labels, label_counts, take
 
 Seed = int | np.random.Generator | None
 Splits = Iterator[tuple[np.ndarray, np.ndarray]]
@@ -87,7 +88,7 @@ def spatial_blocks(xy: np.ndarray, *, size: Length, crs: Any = None) -> np.ndarr
 
 
 def hold_out(
-    labels: np.ndarray, blocks: np.ndarray, *, share: float, rng: np.random.Generator
+    labels: Labels, blocks: np.ndarray, *, share: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Draw whole blocks to hold out, with about ``share`` of every species' presences in them.
 
@@ -128,18 +129,21 @@ def hold_out(
         is_held_out = np.zeros(len(blocks), bool)
         is_held_out[rows] = True
         draws.append(is_held_out)
-    return max(draws, key=lambda is_held_out: _quality(labels, is_held_out, share))
+    total = label_counts(labels)
+    return max(draws, key=lambda is_held_out: _quality(labels, is_held_out, share, total=total))
 
 
-def site_labels(sites: xr.Dataset) -> np.ndarray:
+def site_labels(sites: xr.Dataset) -> Labels:
     """Return the labels ``(n, S)`` of sites, or one column of zeros if they have none."""
     if "presence" not in sites:
         return np.zeros((sites.sizes["site"], 1))
+    if sites["presence"].chunks is not None:
+        return compact_labels(sites["presence"])
     return np.asarray(sites["presence"].transpose("site", ...).values, float)
 
 
 def spatial_folds(
-    labels: np.ndarray, blocks: np.ndarray, *, folds: int, rng: np.random.Generator
+    labels: Labels, blocks: np.ndarray, *, folds: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Assign whole blocks to folds of about equal size and share of every species' presences.
 
@@ -181,7 +185,7 @@ def spatial_folds(
             f"{len(names)} spatial blocks cannot be dealt into {folds} folds: "
             "use fewer folds or a smaller block"
         )
-    shares = _block_shares(labels, number.ravel(), len(names))
+    shares = _block_shares(as_table(labels), number.ravel(), len(names))
     deals = [_one_deal(shares, folds, rng) for _ in range(DEALS)]
     return min(deals, key=lambda deal: deal[1])[0][number.ravel()]
 
@@ -212,15 +216,14 @@ def _one_deal(shares: np.ndarray, folds: int, rng: np.random.Generator) -> tuple
     return fold, float((totals**2).sum())
 
 
-def _quality(labels: np.ndarray, is_held_out: np.ndarray, share: float) -> float:
-    present, absent = labels == 1, labels == 0
-    total = np.maximum(present.sum(0), 1)
-    both_classes = [
-        (present[side].any(0) & absent[side].any(0)).mean() for side in (is_held_out, ~is_held_out)
-    ]
+def _quality(labels: Labels, is_held_out: np.ndarray, share: float, *, total: Counts) -> float:
+    apart = label_counts(take(labels, is_held_out))
+    has_both = (apart.present > 0) & (apart.absent > 0)
+    leaves_both = (apart.present < total.present) & (apart.absent < total.absent)
     return float(
-        sum(both_classes)
-        - np.abs(present[is_held_out].sum(0) / total - share).mean()
+        has_both.mean()
+        + leaves_both.mean()
+        - np.abs(apart.present / np.maximum(total.present, 1) - share).mean()
         - abs(is_held_out.mean() - share)
     )
 
@@ -230,7 +233,7 @@ def check_folds(folds: int) -> None:
     check_count("folds", folds, minimum=2, hint="5 are usual")
 
 
-def deal(labels: np.ndarray, blocks: np.ndarray, folds: int, rng: Seed) -> np.ndarray:
+def deal(labels: Labels, blocks: np.ndarray, folds: int, rng: Seed) -> np.ndarray:
     """Return the fold of each row ``(n,)``; blocks stay whole."""
     return spatial_folds(labels, blocks, folds=folds, rng=np.random.default_rng(rng))
 

@@ -14,6 +14,7 @@ from geomiam.errors import GridError, LabelError
 from geomiam.geo.crs import crs_of
 from geomiam.geo.dims import spatial_pair
 from geomiam.geo.places import Places, places
+from geomiam.labels import Labels
 from geomiam.splits.blocks import site_coordinates, site_labels
 
 Where = xr.Dataset | ArrayLike
@@ -132,7 +133,7 @@ def _rows(rows: ArrayLike) -> np.ndarray:
     return values.astype(int)
 
 
-def labels(X: Where, y: ArrayLike | None, n: int) -> np.ndarray:
+def labels(X: Where, y: ArrayLike | None, n: int) -> Labels:
     """Return labels ``(n, S)``; one column of zeros if there are none."""
     if y is None:
         return site_labels(X) if isinstance(X, xr.Dataset) else np.zeros((n, 1))

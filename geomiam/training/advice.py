@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from geomiam.errors import TrainingWarning, warn
+from geomiam.labels import Labels, label_counts
 from geomiam.model.model import Model
 from geomiam.tokens.scaler import ROUNDING
 from geomiam.training.checkpoint import Progress
@@ -36,7 +37,7 @@ def advise(model: Model, run: Run, ends: Sequence[Progress], *, plan: Plan) -> N
         training, validation = about["training_auc"]["all"], about["validation_auc"]["all"]
         large_gap(training, validation, steps=steps)
     elif about["sites"]["validation"]:
-        counts = (run.table.labels[run.table.valid] == 1).sum(0).numpy()
+        counts = run.table.counts(run.table.valid).present
         few_validated(counts, model.species, epoch_chosen=keeps_best)
         training = run.task.scores(run, run.table.scored_training())["auc_all"]
         large_gap(training, about["validation_auc"]["all"], steps=steps)
@@ -62,9 +63,9 @@ def constant_predictors(arrays: Mapping[str, np.ndarray]) -> None:
     )
 
 
-def few_presences(labels: np.ndarray, species: Sequence[str]) -> None:
+def few_presences(labels: Labels, species: Sequence[str]) -> None:
     """Warn of species with very few presences among all labels ``(n, S)``."""
-    if species_list := _listed((labels == 1).sum(0), species, FEWEST):
+    if species_list := _listed(label_counts(labels).present, species, FEWEST):
         _warn(
             f"fewer than {FEWEST} presences: {species_list}. Their suitability is little more than a guess; "
             "add records, or leave these species out with sites.sel(species=[...])",

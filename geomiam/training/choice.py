@@ -70,7 +70,12 @@ def predicted_sites(held_out: Sequence[np.ndarray], numbers: int) -> np.ndarray:
     Beyond the limit of memory it is every second, third, … site.
     """
     rows = np.flatnonzero(np.any(held_out, axis=0))
-    return rows[:: -(-len(rows) * numbers // MOST_NUMBERS)]
+    return rows[:: scored_step(len(rows), numbers)]
+
+
+def scored_step(sites: int, numbers: int) -> int:
+    """Return the step between the sites to predict, each of which gets ``numbers`` predictions."""
+    return max(1, -(-sites * numbers // MOST_NUMBERS))
 
 
 def choose(folds: Folds) -> tuple[tuple[str, ...], dict[str, float | None]]:

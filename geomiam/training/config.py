@@ -36,7 +36,8 @@ class TrainingConfig(FrozenFields):
     steps: int | None = Field(
         None,
         ge=1,
-        description="optimiser steps after which to stop, in whole epochs (None: epochs)",
+        description="optimiser steps after which to stop, in whole epochs, or within the first pass "
+        "over the sites if that has more steps (None: epochs)",
     )
     epoch_steps: int = Field(
         25, ge=1, description="steps of an epoch at least: few sites are passed several times"
@@ -116,7 +117,10 @@ class TrainingConfig(FrozenFields):
 
     def steps_per_epoch(self, sites: int) -> int:
         """Return the optimiser steps of one epoch over ``sites`` training sites."""
-        return self.passes(sites) * math.ceil(sites / self.batch)
+        one_pass = math.ceil(sites / self.batch)
+        if self.steps is not None and one_pass > max(self.steps, self.epoch_steps):
+            return self.steps  # many sites: a part of one pass
+        return self.passes(sites) * one_pass
 
     def most_epochs(self, sites: int) -> int:
         """Return the largest number of epochs of a run over ``sites`` training sites."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -25,6 +26,7 @@ from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 
 from geomiam.errors import warn
+from geomiam.labels import SparseLabels
 from geomiam.masking import Balance, Constant, Strategy, to_dict
 from geomiam.model.model import Model
 from geomiam.networks.extras.experts import experts_of
@@ -174,7 +176,8 @@ def _epoch(
     balance = run.masking.balance(np.array(progress.alone).reshape(-1, len(sizes)))
     run.module.train()
     losses, mixtures = [], experts_of(run.module)
-    for numbers in _batches(run, len(table.train), rng):
+    steps = run.config.steps_per_epoch(len(table.train))
+    for numbers in islice(_batches(run, len(table.train), rng), steps):
         rows = table.train[torch.as_tensor(numbers, device=table.train.device)]
         masks = [
             _mask(run, len(rows), balance=balance, rng=rng)
@@ -271,8 +274,10 @@ def _fingerprint(run: Run) -> str:
     settings = [run.model.specification(), to_dict(run.masking), config, run.seed, task]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     first = run.module.state_dict().values()
-    for tensor in (*run.table.values, run.table.labels, run.table.train, *first):
-        digest.update(tensor.detach().cpu().numpy().tobytes())
+    table = run.table
+    labels = table.labels.arrays if isinstance(table.labels, SparseLabels) else [table.labels]
+    for array in (*table.values, *labels, table.train, *first):
+        digest.update(torch.as_tensor(array).detach().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

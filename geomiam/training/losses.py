@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geomiam.errors import LabelError
+from geomiam.labels import Counts, Labels, label_counts
 from geomiam.model.quantity import QUANTITIES
 from geomiam.training.config import TrainingConfig
 
@@ -21,7 +22,7 @@ COMPLETE = 0.9
 
 
 def resolve_loss(
-    config: TrainingConfig, labels: np.ndarray, *, background: bool
+    config: TrainingConfig, labels: Labels, *, background: bool
 ) -> tuple[TrainingConfig, str]:
     """Replace ``loss="auto"`` by a loss that suits the labels ``(n, S)``; return the reason, too.
 
@@ -29,8 +30,8 @@ def resolve_loss(
     """
     if config.loss != "auto":
         return config, "set in TrainingConfig"
-    has_label = ~np.isnan(labels)
-    shares = has_label[:, has_label.any(0)].mean(0)
+    counts = label_counts(labels)
+    shares = counts.surveyed[counts.surveyed > 0] / max(1, counts.sites)
     smallest_share = shares.min(initial=1.0)
     # The number of background points is a choice, so with them prevalence has no meaning.
     loss = "weighted-bce"
@@ -38,7 +39,7 @@ def resolve_loss(
         reason = "the sites contain background"
     elif not shares.size or smallest_share < COMPLETE:
         reason = f"a species was surveyed at only {smallest_share:.0%} of the sites"
-    elif labels.shape[1] > 2 and (np.nansum(labels, 1) == 1).all():
+    elif labels.shape[1] > 2 and counts.single == counts.sites:
         reason = "every site has exactly one present species, as single records have"
     else:  # predictions of plain bce are probabilities
         loss = "bce"
@@ -48,53 +49,50 @@ def resolve_loss(
     return config.model_copy(update={"loss": loss}), reason
 
 
-def make_loss(name: str, labels: Tensor, *, evenness: float = 0.0) -> Loss:
-    """Return the loss function, with weights from the training labels ``(n, S)``."""
+def make_loss(name: str, counts: Counts, *, evenness: float = 0.0) -> Loss:
+    """Return the loss function, with weights from the numbers of the training labels."""
     # ``evenness`` applies to maxent only: 0 gives every record the same weight, 1 every species.
     # Raises LabelError if the labels do not suit the loss.
     if name == "bce":
         return bce
     if name == "weighted-bce":
-        weight = presence_weight(labels)
+        weight = presence_weight(counts)
         return lambda logits, y: weighted_bce(logits, y, weight.to(logits.device))
     if name == "cross-entropy":
-        if wrong := int((labels.nan_to_num(0.0).sum(1) != 1).sum()):
+        if wrong := counts.sites - counts.single:
             raise LabelError(
-                f"cross-entropy needs exactly one present species per site; {wrong} of {len(labels)} "
+                f"cross-entropy needs exactly one present species per site; {wrong} of {counts.sites} "
                 "sites have none or several: use loss='auto'"
             )
         return cross_entropy
     if name != "maxent":
         raise LabelError(f"loss={name!r} is not resolved; pass one of {', '.join(QUANTITIES)}")
-    share = record_weight(labels, evenness=evenness)
+    share = record_weight(counts, evenness=evenness)
     return lambda logits, y: maxent(logits, y, share.to(logits.device))
 
 
-def base_logits(name: str, labels: Tensor) -> Tensor:
+def base_logits(name: str, counts: Counts) -> Tensor:
     """Return the constant logits ``(S,)`` that minimise a loss: the prevalence on the logit scale."""
     # Log-odds of a species' presences among its surveyed sites, each with its weight in the loss
     # (weighted-bce: both classes have the same weight, so 0), or the log of its share (cross-entropy).
     # Maxent's logits have no level before the end of the training: 0.
-    has_label = ~labels.isnan()
-    y = torch.where(has_label, labels, 0)
-    present, absent = y.sum(0), (has_label * (1 - y)).sum(0)
+    present, absent = _float(counts.present), _float(counts.absent)
     if name == "maxent":
         return torch.zeros_like(present)
     if name == "cross-entropy":
-        return (present.clamp(min=1) / len(labels)).log()
+        return (present.clamp(min=1) / counts.sites).log()
     if name == "weighted-bce":
-        w = presence_weight(labels)
+        w = presence_weight(counts)
         # w = n / n_s gives presences n_s w = n, and w / (w − 1) = n / (n − n_s) gives absences n: log-odds 0.
         present, absent = present * w, absent * w / (w - 1)
     return (present.clamp(min=1) / absent.clamp(min=1)).log()
 
 
-def presence_weight(labels: Tensor) -> Tensor:
+def presence_weight(counts: Counts) -> Tensor:
     """Return w_s = n / n_s over the surveyed sites ``(S,)``, limited from below."""
     # A species that is present at every site would have w = 1 and an absence weight w/(w − 1) = ∞.
     # The limit (n + 1) / n, as with one further absence, keeps both finite.
-    has_label = ~labels.isnan()
-    n, present = has_label.sum(0).float().clamp(min=1), torch.where(has_label, labels, 0).sum(0)
+    n, present = _float(counts.surveyed).clamp(min=1), _float(counts.present)
     return torch.maximum(n / present.clamp(min=1), (n + 1) / n)
 
 
@@ -119,10 +117,10 @@ def weighted_bce(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     return torch.where(has_label, loss, 0).sum() / has_label.sum().clamp(min=1)
 
 
-def record_weight(labels: Tensor, *, evenness: float) -> Tensor:
+def record_weight(counts: Counts, *, evenness: float) -> Tensor:
     """Return the weight of one record of each species, n_s^(−evenness), ``(S,)``."""
     # n_s^0 = 1 counts records; n_s^−1 makes every species count the same.
-    return torch.nansum(labels, 0).clamp(min=1) ** -evenness
+    return _float(counts.present).clamp(min=1) ** -evenness
 
 
 def maxent(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
@@ -143,12 +141,25 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels.nan_to_num(0.0).argmax(1))
 
 
-def maxent_offset(logits: Tensor, background: Tensor) -> Tensor:
-    """Return the shift ``(S,)`` of the logits that makes 1 − exp(−exp(z)) Maxent's cloglog suitability."""
-    # −log Z normalises exp(z) over the background, and the entropy of that distribution sets the
-    # level (Phillips et al. 2017). A species without background is not shifted.
-    background_logits = logits.masked_fill(~background, -1e9)
-    log_share = torch.log_softmax(background_logits, 0)
-    # z + H − log Z, with Z over the background and H the entropy of that distribution.
-    entropy = -(log_share.exp() * log_share).sum(0)
-    return torch.where(background.any(0), entropy - torch.logsumexp(background_logits, 0), 0)
+def maxent_offset(parts: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the shift ``(S,)`` of the logits that makes 1 − exp(−exp(z)) Maxent's cloglog suitability.
+
+    ``parts`` have logits ``(n, S)`` of some sites, and which of them are background.
+    """
+    # −log Z normalises exp(z) over the background, and the entropy H of that distribution sets the
+    # level (Phillips et al. 2017): H − log Z = −Σ z exp(z) / Σ exp(z). A species without background is
+    # not shifted. The sums are relative to the greatest logit so far, so that they do not overflow.
+    top: Tensor | float = -1e9
+    total: Tensor | float = 0.0
+    weighted, is_shifted = total, torch.tensor(False)
+    for logits, background in parts:
+        z = logits.double().masked_fill(~background, -1e9)
+        higher = torch.clamp(z.max(0).values, min=torch.as_tensor(top))
+        mass, scale = (z - higher).exp(), (top - higher).exp()
+        total, weighted = total * scale + mass.sum(0), weighted * scale + (mass * z).sum(0)
+        top, is_shifted = higher, is_shifted | background.any(0)
+    return torch.where(is_shifted, -weighted / total, 0).float()
+
+
+def _float(counts: np.ndarray) -> Tensor:
+    return torch.as_tensor(counts, dtype=torch.float32)

@@ -118,7 +118,7 @@ class Setup:
         config = self.plan.training_of(model.config.fusion)
         if config.loss == "bce" or any(f.branched for f in model.config.fusions):
             # Otherwise rare species start at odds of 1, and late fusion does not train its base value.
-            set_base(model.network, base_logits(config.loss, table.labels[table.train]))
+            set_base(model.network, base_logits(config.loss, table.counts(table.train)))
         return Run(model, model.network, table, self.masking, config, seed, Supervised())
 
 
@@ -247,7 +247,7 @@ def held_out_thresholds(members: Sequence[Member]) -> dict[str, Any]:
     rows = predicted_sites(
         list(masks), first.table.labels.shape[1] * (len(first.model.schema.modalities) + 1)
     )
-    labels = first.table.labels[rows].numpy()
+    labels = first.table.labels_of(torch.as_tensor(rows)).numpy()
     total, count = np.zeros(labels.shape, np.float32), np.zeros((len(rows), 1), np.float32)
     for mask, member in zip(masks[:, rows], members):
         validated_rows = torch.as_tensor(rows[mask])

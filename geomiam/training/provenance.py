@@ -24,6 +24,7 @@ import xarray as xr
 from geomiam._version import __version__
 from geomiam.errors import GridError, TrainedOnTheseSites, warn
 from geomiam.geo.crs import crs_name, crs_of
+from geomiam.labels import label_counts
 from geomiam.masking import to_dict
 from geomiam.splits import site_coordinates
 from geomiam.tokens.select import group_coverage
@@ -55,7 +56,7 @@ def provenance(runs: Sequence[Run], ends: Sequence[Progress], sites: xr.Dataset)
         "training": min((r.config for r in runs), key=lambda c: c.lr).model_dump(),
         "seeds": [r.seed for r in runs],
         "sites": site_counts(run),
-        "presences": dict(zip(run.model.species, (run.table.labels == 1).sum(0).tolist())),
+        "presences": dict(zip(run.model.species, label_counts(run.table.labels).present.tolist())),
         "best_epochs": [end.best_epoch for end in ends],
         "validation_auc": {
             k.removeprefix("auc_"): float(np.mean(v)) if v else None for k, v in auc.items()

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-
+from geomiam.labels import Labels, label_counts
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.fusion.registry import FUSIONS
 from geomiam.training.config import TrainingConfig
@@ -90,7 +89,7 @@ class Plan:
 
 
 def make_plan(
-    labels: np.ndarray,
+    labels: Labels,
     *,
     network: NetworkConfig | Changes | None = None,
     training: TrainingConfig | Changes | None = None,
@@ -169,20 +168,20 @@ def changed(config: Config, changes: Config | Changes | None) -> Config:
     return type(config)(**{**config.model_dump(), **dict(changes or {})})
 
 
-def training_steps(labels: np.ndarray) -> int:
+def training_steps(labels: Labels) -> int:
     """Return the optimiser steps for labels ``(n, S)``.
 
     One step per site between 300 and 1,000, where the number of sites is limited to ten times that of
     presences. Beyond 1,000 sites, the steps grow with the square root of the number of sites.
     """
     n = len(labels)
-    size = min(n, 10 * _rare(labels))
+    size = min(n, 10 * label_counts(labels).rarer)
     growth = math.sqrt(max(1.0, size / MANY_STEPS))
     return round(min(max(size, FEW_STEPS), MANY_STEPS) * growth)
 
 
 def _training(
-    labels: np.ndarray, training: TrainingConfig | Changes | None, *, community: bool
+    labels: Labels, training: TrainingConfig | Changes | None, *, community: bool
 ) -> tuple[TrainingConfig, list[str]]:
     if isinstance(training, TrainingConfig):
         return training, []
@@ -195,21 +194,21 @@ def _training(
         rule["keep"] = "best"
         rule.pop("steps", None)
     config = TrainingConfig(**{**rule, **changes})
-    reason = f"{len(labels):,} sites, {labels.shape[1]} species, {_rare(labels):,} labels of the rarer class: "
+    reason = f"{len(labels):,} sites, {labels.shape[1]} species, {label_counts(labels).rarer:,} labels of the rarer class: "
     length = f"{config.steps} optimiser steps" if config.steps else f"up to {config.epochs} epochs"
     is_doubled = community and "steps" in rule and "steps" not in changes
     observations = " (doubled: observations of species are predictors)" if is_doubled else ""
     return config, [reason + length + observations]
 
 
-def _folds(labels: np.ndarray) -> int:
+def _folds(labels: Labels) -> int:
     if len(labels) < FEWEST_SITES:
         return 0
     # Three folds cost three further trainings; with many sites one hold-out is precise enough.
     return FOLDS if len(labels) <= MANY else 1
 
 
-def _why_fixed(labels: np.ndarray, config: TrainingConfig, *, validation_given: bool) -> str:
+def _why_fixed(labels: Labels, config: TrainingConfig, *, validation_given: bool) -> str:
     """Return the reason not to choose members by inner folds; empty if they are chosen."""
     if validation_given:
         return "validation= is given"
@@ -217,7 +216,7 @@ def _why_fixed(labels: np.ndarray, config: TrainingConfig, *, validation_given: 
         return "held-out sites choose the epoch"
     if len(labels) < FEWEST_SITES:
         return f"fewer than {FEWEST_SITES} sites"
-    rare = _rare(labels)
+    rare = label_counts(labels).rarer
     if rare < ENOUGH:
         return f"{rare} labels of the rarer class in all, fewer than {ENOUGH}"
     return ""
@@ -231,8 +230,3 @@ def _by_kind_text(config: TrainingConfig, by_kind: frozenset[str]) -> str:
     }
     settings = ", ".join(texts[k] for k in texts if k in by_kind)
     return f"linear and quadratic members: {settings}"
-
-
-def _rare(labels: np.ndarray) -> int:
-    """Return the number of labels of the rarer class of each species, summed over species."""
-    return int(np.minimum((labels == 1).sum(0), (labels == 0).sum(0)).sum())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from geomiam.at_once import SCORED_ROWS
 from geomiam.metrics import mean_auc
 from geomiam.networks.network import Network, View
+from geomiam.training.choice import scored_step
 from geomiam.training.devices import Fabric, OneDevice
 from geomiam.training.loop import Objective, Run
 from geomiam.training.losses import Loss, make_loss, maxent_offset
@@ -37,17 +38,18 @@ class Supervised:
     def objective(self, run: Run) -> Objective:
         """Return the loss, with weights from the training labels."""
         check_loss(run.model, run.config.loss)
-        labels = run.table.labels[run.table.train]
-        loss = make_loss(run.config.loss, labels, evenness=run.config.evenness)
+        counts = run.table.counts(run.table.train)
+        loss = make_loss(run.config.loss, counts, evenness=run.config.evenness)
         return partial(batch_loss, loss=loss, own_tokens=run.model.own_tokens)
 
     def scores(self, run: Run, table: Table) -> dict[str, float]:
         """Return the mean AUC of each modality alone and of all, on sites where any of it is observed."""
         if table is not self._scored:
             self._scored, self._twins = table, {}
-        labels = table.labels[table.valid].cpu().numpy()
         names = [*run.model.schema.modalities, "all"]
-        values = subset_logits(run, table, table.valid, twins=self._twins)
+        rows = table.valid[:: scored_step(len(table.valid), len(names) * len(run.model.species))]
+        labels = table.labels_of(rows).cpu().numpy()
+        values = subset_logits(run, table, rows, twins=self._twins)
         if len(names) == 2:  # a single modality is all of them
             values = values[:1]
         return dict(
@@ -60,9 +62,9 @@ class Supervised:
         if run.config.loss == "maxent":
             network, table = run.model.network, run.table
             batches = table.train.split(SCORED_ROWS)
-            logits = torch.cat([network(*table.batch(rows)) for rows in batches])
+            parts = ((network(*table.batch(rows)), table.labels_of(rows) == 0) for rows in batches)
             # The loss compares sites of a batch and leaves the level of the logits free; the level is set here.
-            network.head.bias.add_(maxent_offset(logits, table.labels[table.train] == 0))
+            network.head.bias.add_(maxent_offset(parts))
 
 
 def batch_loss(
@@ -76,7 +78,7 @@ def batch_loss(
     own_tokens: Mapping[int, list[int]] | None = None,
 ) -> Tensor:
     """Return the loss of a batch, of which each process computes its share; the mean over masks."""
-    labels = table.labels[rows]
+    labels = table.labels_of(rows)
     local_rows = share(len(rows), fabric) if fabric.world_size > 1 else slice(None)
     values, observed = table.batch(rows[local_rows])
     masks = hidden.unflatten(0, (-1, len(rows)))[:, local_rows]

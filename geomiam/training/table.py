@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import LabelError, SettingError
+from geomiam.labels import Counts, Labels, SparseLabels, label_counts
 from geomiam.splits import Blocks, hold_out, site_blocks
 from geomiam.tokens.encode import TokenArrays, encode
 from geomiam.tokens.layout import Layout
@@ -31,8 +32,8 @@ class Table:
     """Per part of the layout ``(n, tokens, width)``; NaN = not observed."""
     observed: Tensor
     """Boolean ``(n, t)``."""
-    labels: Tensor
-    """``(n, S)``; 1, 0, NaN."""
+    labels: Tensor | SparseLabels
+    """``(n, S)``; 1, 0, NaN. The compact form stays on the CPU."""
     train: Tensor
     """Row numbers."""
     valid: Tensor
@@ -40,12 +41,26 @@ class Table:
 
     def to(self, device: torch.device) -> Table:
         """Copy all tensors to a device."""
-        tensors = (self.observed, self.labels, self.train, self.valid)
-        return Table([v.to(device) for v in self.values], *(t.to(device) for t in tensors))
+        labels = self.labels
+        labels = labels if isinstance(labels, SparseLabels) else labels.to(device)
+        observed, train, valid = (t.to(device) for t in (self.observed, self.train, self.valid))
+        return Table([v.to(device) for v in self.values], observed, labels, train, valid)
 
     def batch(self, rows: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return values and observed of the rows."""
         return [v[rows] for v in self.values], self.observed[rows]
+
+    def labels_of(self, rows: Tensor) -> Tensor:
+        """Return the labels ``(r, S)`` of the rows, on their device."""
+        if isinstance(self.labels, SparseLabels):
+            return torch.as_tensor(self.labels[rows.cpu().numpy()], device=rows.device)
+        return self.labels[rows]
+
+    def counts(self, rows: Tensor) -> Counts:
+        """Return the numbers of labels of the rows."""
+        if isinstance(self.labels, SparseLabels):
+            return label_counts(self.labels.take(rows.cpu().numpy()))
+        return label_counts(self.labels[rows].cpu())
 
     def scored_training(self) -> Table:
         """Return the table with evenly spread training rows in place of the validation rows."""
@@ -75,15 +90,16 @@ def make_tables(
 
 
 def tables_of(
-    tokens: TokenArrays, labels: np.ndarray, *, held_out: Sequence[np.ndarray]
+    tokens: TokenArrays, labels: Labels, *, held_out: Sequence[np.ndarray]
 ) -> list[Table]:
     """Return one table per member from encoded sites and the members' validation sites ``(n,)``."""
     values, observed = [torch.as_tensor(v) for v in tokens.values], torch.as_tensor(tokens.observed)
+    table_labels = labels if isinstance(labels, SparseLabels) else torch.as_tensor(labels)
     tables = []
     for mask in held_out:
         train = torch.as_tensor(np.flatnonzero(~mask))
         valid = torch.as_tensor(np.flatnonzero(mask))
-        table = Table(values, observed, torch.as_tensor(labels), train, valid)
+        table = Table(values, observed, table_labels, train, valid)
         tables.append(table if mask.any() else table.scored_training())
     return tables
 
@@ -127,7 +143,7 @@ class HoldOut:
             )
         return cls(mask, None, 0.0)
 
-    def draw(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, labels: Labels, rng: np.random.Generator) -> np.ndarray:
         """Return the validation sites ``(n,)``; blocks are drawn so that labels ``(n, S)`` are balanced."""
         if self.blocks is None:
             return self.given

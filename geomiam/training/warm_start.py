@@ -156,7 +156,7 @@ def _branch_run(run: Run, number: int, modality: str) -> Run:
     values = [v for v, p in zip(table.values, layout.parts) if p.spans[0].modality == modality]
     # Without a site to validate it, a branch is scored where it trains, as a model without holdout.
     table = Table(values, observed, table.labels, train, valid if len(valid) else train)
-    set_base(branch.network, base_logits(run.config.loss, table.labels[table.train]))
+    set_base(branch.network, base_logits(run.config.loss, table.counts(table.train)))
     return replace(
         run,
         model=branch,

@@ -14,6 +14,7 @@ from geomiam.checks.settings import check_count
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import LabelError, SettingError
 from geomiam.geo.lengths import Length
+from geomiam.labels import as_table
 from geomiam.model.calibration import MOST_BYTES, MOST_SITES, UNKNOWN, Calibration
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
@@ -156,11 +157,14 @@ def _check_size(calibration: Calibration) -> None:
 
 def _labels(table: SiteTable, species: tuple[str, ...]) -> np.ndarray:
     """Return labels ``(n, S)`` in the order of the model's species, as :class:`Calibration` has them."""
-    labels = np.full((len(table), len(species)), UNKNOWN, np.uint8)
+    label_table, labels = (
+        as_table(table.labels),
+        np.full((len(table), len(species)), UNKNOWN, np.uint8),
+    )
     column = {name: i for i, name in enumerate(table.species)}
     for i, name in enumerate(species):
         if name in column:
-            values = table.labels[:, column[name]]
+            values = label_table[:, column[name]]
             labels[:, i] = np.where(np.isnan(values), UNKNOWN, np.nan_to_num(values))
     return labels
 

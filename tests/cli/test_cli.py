@@ -679,7 +679,7 @@ def test_an_error_in_a_catalog_is_reported_with_its_line(fails, home, tmp_path):
 def test_labels_of_one_class_are_refused(fails, tmp_path):
     sites = tiny_sites(20)
     sites["presence"] = xr.ones_like(sites["presence"])
-    from geomiam.data.sites.sites import write_sites
+    from geomiam.data.sites.store import write_sites
 
     write_sites(sites, tmp_path / "sites.zarr")
     assert "only presences" in fails("fit", tmp_path / "sites.zarr", "--out", tmp_path / "m")

@@ -17,7 +17,8 @@ from geomiam.data.sites import draw
 from geomiam.data.sites.background import add_background
 from geomiam.data.sites.background_area import BackgroundArea
 from geomiam.data.sites.draw import draw_cells
-from geomiam.data.sites.sites import open_sites, sample, write_sites
+from geomiam.data.sites.sites import sample
+from geomiam.data.sites.store import open_sites, write_sites
 from geomiam.errors import LabelError, SelectionError, SettingError
 from geomiam.geo.crs import crs_of
 

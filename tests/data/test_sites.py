@@ -17,7 +17,8 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 import geomiam as gm
-from geomiam.data.sites.sites import open_sites, sample, write_sites
+from geomiam.data.sites.sites import sample
+from geomiam.data.sites.store import open_sites, write_sites
 from geomiam.data.store.store import as_cube, write_cube
 from geomiam.errors import OccurrenceError, OccurrencesLeftOut, OutputExists
 from geomiam.geo.crs import crs_of

@@ -212,6 +212,9 @@ class _Table:
             torch.as_tensor(labels).float(),
         )
 
+    def labels_of(self, rows):
+        return self.labels[rows]
+
     def batch(self, rows):
         return self.values, self.observed
 

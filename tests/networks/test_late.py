@@ -300,17 +300,18 @@ def test_bfloat16_differs_little(model):
 
 
 def test_the_base_value_is_the_prevalence_as_the_loss_weighs_it():
+    from geomiam.labels import label_counts
     from geomiam.training.losses import base_logits, cross_entropy, presence_weight, weighted_bce
 
     labels = torch.tensor([[1, 0, 1], [0, 0, 1], [0, 0, 1], [torch.nan, 0, 1]])
-    base = base_logits("weighted-bce", labels)
+    base = base_logits("weighted-bce", label_counts(labels))
     assert base[0] == 0 and base[1] < -1 and base[2] > 1 and torch.isfinite(base).all()
-    weight = presence_weight(labels[:, :1])
+    weight = presence_weight(label_counts(labels[:, :1]))
     z = torch.zeros(4, 1, requires_grad=True)  # the constant at which the loss has no slope
     weighted_bce(z + base[0], labels[:, :1], weight).backward()
     assert float(z.grad.sum().abs()) < 1e-7
     single = torch.nn.functional.one_hot(torch.tensor([0, 0, 0, 1, 2]), 3).float()
-    shares = base_logits("cross-entropy", single)
+    shares = base_logits("cross-entropy", label_counts(single))
     torch.testing.assert_close(shares.softmax(0), torch.tensor([0.6, 0.2, 0.2]))
     z = torch.zeros(3, requires_grad=True)
     cross_entropy((shares + z).expand(5, 3), single).backward()

@@ -14,6 +14,7 @@ from helpers_small import TINY_NETWORK, every_kind, quick, random_arrays, tiny_s
 
 import geomiam as gm
 from geomiam.errors import DeviceError
+from geomiam.labels import label_counts
 from geomiam.masking import Uniform
 from geomiam.tokens.encode import encode
 from geomiam.training.devices import OneDevice
@@ -37,7 +38,7 @@ def gradients(fabric, *, fusion: str, loss: str) -> dict[str, np.ndarray]:
     values = [torch.as_tensor(v) for v in block.values]
     table = Table(values, torch.as_tensor(block.observed), labels, rows, rows)
     network = fabric.setup(model.network.train())
-    options = {"hidden": hidden, "loss": make_loss(loss, labels), "fabric": fabric}
+    options = {"hidden": hidden, "loss": make_loss(loss, label_counts(labels)), "fabric": fabric}
     fabric.backward(batch_loss(network, table, rows, **options) * fabric.world_size)
     return {k: w.grad.numpy() for k, w in model.network.named_parameters() if w.requires_grad}
 

@@ -12,6 +12,7 @@ from helpers_small import TINY_NETWORK, quick, tiny_sites
 import geomiam as gm
 from geomiam.data.sites.table import has_background
 from geomiam.errors import SelectionError
+from geomiam.labels import label_counts
 from geomiam.model.quantity import QUANTITIES
 from geomiam.training.config import TrainingConfig
 from geomiam.training.losses import base_logits, bce, make_loss, resolve_loss
@@ -158,13 +159,13 @@ def test_plain_cross_entropy_is_scikit_learns_log_loss():
     y[rng.random(y.shape) < 0.2] = np.nan
     valid = ~np.isnan(y)
     expected = log_loss(y[valid], 1 / (1 + np.exp(-z[valid])))
-    actual = make_loss("bce", torch.as_tensor(y))(torch.as_tensor(z), torch.as_tensor(y))
+    actual = make_loss("bce", label_counts(y))(torch.as_tensor(z), torch.as_tensor(y))
     assert float(actual) == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_base_of_plain_cross_entropy_is_the_prevalence():
     labels = torch.tensor([[1.0, 0], [1, 0], [1, float("nan")], [0, 0]])
-    base = base_logits("bce", labels).requires_grad_()
+    base = base_logits("bce", label_counts(labels)).requires_grad_()
     np.testing.assert_allclose(base.detach(), np.log([3 / 1, 1 / 3]), rtol=1e-6)
     bce(base.expand(4, 2), labels).backward()
     assert float(base.grad[0]) == pytest.approx(0, abs=1e-7)

@@ -20,6 +20,7 @@ from helpers_small import (
 
 import geomiam as gm
 from geomiam.errors import ArtifactError
+from geomiam.labels import label_counts
 from geomiam.networks.fusion.registry import FUSIONS
 from geomiam.tokens.encode import encode
 from geomiam.tokens.tokenizers import Tokenizers
@@ -87,7 +88,7 @@ def compare_with_single_masks(module, loss_of, hidden) -> None:
 def test_the_loss_of_several_masks_is_the_mean_over_single_masks(fusion, schema, inner):
     model, table, hidden = model_and_table(schema, fusion=fusion, inner=inner)
     network, rows = model.network.train(), torch.arange(ROWS)
-    options = {"loss": make_loss("weighted-bce", table.labels), "fabric": FABRIC}
+    options = {"loss": make_loss("weighted-bce", label_counts(table.labels)), "fabric": FABRIC}
     compare_with_single_masks(
         network, lambda h: batch_loss(network, table, rows, hidden=h, **options), hidden
     )
@@ -97,7 +98,7 @@ def test_maxent_compares_the_sites_of_one_mask():
     """By loops: the distribution over the rows of a batch is that of one mask, not of all masks."""
     model, table, hidden = model_and_table(fusion="sum")
     rows, y = torch.arange(ROWS), table.labels.numpy()
-    loss = make_loss("maxent", table.labels)
+    loss = make_loss("maxent", label_counts(table.labels))
     actual = batch_loss(model.network.train(), table, rows, hidden=hidden, loss=loss, fabric=FABRIC)
     network, by_mask = model.network.eval(), []
     for mask in hidden.split(ROWS):

@@ -21,11 +21,13 @@ from geomiam.data.sites.background_area import BackgroundArea
 from geomiam.data.sites.bias import Bias
 from geomiam.data.sites.cells import Requirements, is_empty, read_cells
 from geomiam.data.sites.draw import check_candidates, random_cells
+from geomiam.data.sites.records_labels import filled_like
 from geomiam.data.sites.restrictions import Removals, Restrictions
 from geomiam.data.sites.target_group import searched
 from geomiam.errors import GridError, LabelError, OccurrencesLeftOut, SettingError, warn
 from geomiam.geo.crs import crs_name, crs_of, same_crs
 from geomiam.geo.dims import SITE
+from geomiam.labels import refuse_large
 from geomiam.splits import site_coordinates
 
 IN_WORDS = ("background_bias", "background_area")
@@ -262,8 +264,8 @@ def _append(sites: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
     for name, var in sites.data_vars.items():
         if name not in background and SITE in var.dims:
             fill = 0.0 if name == "presence" else np.nan
-            shape = [n if d == SITE else var.sizes[d] for d in var.dims]
-            background[name] = (var.dims, np.full(shape, fill, "float32"))
+            shape = tuple(n if d == SITE else var.sizes[d] for d in var.dims)
+            background[name] = (var.dims, filled_like(var, shape, fill))
     background = background.assign_coords(
         species=sites["species"], background=(SITE, np.ones(n, bool))
     )
@@ -310,6 +312,9 @@ def _restricted(
     missing: xr.DataArray, sites: xr.Dataset, area: BackgroundArea
 ) -> tuple[xr.DataArray, Removals]:
     """Return where species may become 0 ``(site, species)``: in the area around the presences of each."""
+    refuse_large(
+        missing.shape, bytes_each=1, function="add_background with kind='target-group' and area="
+    )
     missing = missing.transpose(SITE, "species").compute().copy()
     present = (sites["presence"].transpose(SITE, "species") == 1).values
     area, removals = area.opened(), Counter[str]()

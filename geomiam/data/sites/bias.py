@@ -66,7 +66,7 @@ class Bias:
 
 
 def _records(sites: xr.Dataset, crs: Any) -> np.ndarray:
-    rows, _ = np.nonzero(sites["presence"].transpose(SITE, "species").values == 1)
+    rows = np.repeat(np.arange(sites.sizes[SITE]), (sites["presence"] == 1).sum("species").values)
     if not len(rows):
         raise LabelError(
             "the sites have no presences, so they have no density; pass bias= a variable of the cube or a layer"

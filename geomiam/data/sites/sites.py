@@ -25,12 +25,11 @@ from geomiam.data.sites.cells import (
     snap_hint,
     snapped_cells,
 )
+from geomiam.data.sites.records_labels import LARGE, label_table, lazy_table
 from geomiam.data.sites.target_group import has_target_group, with_target_group
-from geomiam.data.store.store import open_zarr, write_zarr
 from geomiam.errors import OccurrenceError, RecordsMerged, warn
 from geomiam.geo.dims import SITE
 from geomiam.geo.lengths import Length, kilometres
-from geomiam.outputs.kinds import SITES
 
 
 def sample(
@@ -50,7 +49,8 @@ def sample(
     A record takes the values of the cell that contains it. Records in one cell (and with the same
     ``keep`` values) are one site. Records of a species at one site are merged by maximum, so that a
     presence takes precedence over absences. Reading is fastest from a cube opened with
-    ``open_cube(path, chunks=None)``.
+    ``open_cube(path, chunks=None)``. Labels of more than 1 GiB are a dask array, of which
+    :func:`geomiam.fit` reads chunks in turn.
 
     Parameters
     ----------
@@ -222,85 +222,16 @@ def _values(records: Records) -> np.ndarray:
 
 
 def _presence(records: Records, rows: np.ndarray, *, site: np.ndarray) -> xr.DataArray:
-    """Merge records by maximum; a number takes precedence over NaN."""
-    n = int(site.max(initial=-1)) + 1
-    presence = np.full((n, len(records.names)), np.nan, dtype="float32")
-    at = (site, records.codes[rows]) if records.values.ndim == 1 else site
-    np.fmax.at(presence, at, _values(records)[rows])
+    """Merge records by maximum; a number takes precedence over NaN. A large table is a dask array."""
+    shape = (int(site.max(initial=-1)) + 1, len(records.names))
+    codes, values = records.codes[rows], _values(records)[rows]
+    if records.wide:
+        presence = label_table(site, values, shape=shape)
+    elif 4 * shape[0] * shape[1] <= LARGE:
+        presence = label_table((site, codes), values, shape=shape)
+    else:
+        presence = lazy_table(site, codes, values, shape=shape)
     attrs = {"long_name": "presence", "comment": "1 present, 0 absent, NaN not surveyed"}
     return xr.DataArray(
         presence, dims=(SITE, "species"), coords={"species": records.names}, attrs=attrs
     )
-
-
-def write_sites(sites: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write sites as Zarr v3; the store appears at its path only when complete.
-
-    Parameters
-    ----------
-    sites
-        Sites from :func:`sample`.
-    path
-        A local directory.
-    overwrite
-        Replace existing sites.
-
-    Returns
-    -------
-    Path
-        The store.
-
-    Raises
-    ------
-    OutputExists
-        When ``path`` exists and ``overwrite`` is False.
-    OutputRefused
-        When ``path`` lies in a store, or has any content except sites of geomiam.
-
-    See Also
-    --------
-    geomiam.open_sites : read them.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import geomiam as gm
-    >>> sites = gm.demo.sample_records(gm.demo.load_cube(), gm.demo.load_records())
-    >>> path = gm.write_sites(sites, tempfile.mkdtemp() + "/sites.zarr")
-    >>> gm.open_sites(path).sizes == sites.sizes
-    True
-    """
-    return write_zarr(sites, path, overwrite=overwrite, kind=SITES)
-
-
-def open_sites(path: str | Path) -> xr.Dataset:
-    """Read sites into memory.
-
-    Parameters
-    ----------
-    path
-        A store of :func:`write_sites`.
-
-    Returns
-    -------
-    xr.Dataset
-        The sites.
-
-    Raises
-    ------
-    FileNotFoundError
-        When there is no Zarr store at ``path``.
-
-    See Also
-    --------
-    geomiam.write_sites : write them.
-    geomiam.sample : make sites from occurrences.
-
-    Examples
-    --------
-    >>> path = gm.write_sites(sites, "sites.zarr")
-    >>> gm.open_sites("sites.zarr").sizes == sites.sizes
-    True
-    """
-    sites: xr.Dataset = open_zarr(path, chunks=None)
-    return sites.load()

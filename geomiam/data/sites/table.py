@@ -20,6 +20,7 @@ from geomiam.data.names import labels_of
 from geomiam.data.predictors import predictors
 from geomiam.errors import LabelError, MissingVariable, warn
 from geomiam.geo.dims import SITE
+from geomiam.labels import Labels, as_table, check_values, compact_labels, label_counts
 from geomiam.schema.schema import Schema
 
 
@@ -31,7 +32,7 @@ class SiteTable:
     schema: Schema
     arrays: dict[str, np.ndarray]
     """float32 ``(n, *own dims)`` for each variable of the schema; NaN = missing, or not read."""
-    labels: np.ndarray  # float32 (n, S); 1, 0, NaN = not surveyed. S = 0 without labels.
+    labels: Labels  # float32 (n, S), or compact; 1, 0, NaN = not surveyed. S = 0 without labels.
     species: tuple[str, ...] = ()  # names of the S species
 
     @classmethod
@@ -45,11 +46,11 @@ class SiteTable:
     ) -> SiteTable:
         """Read sites into memory: predictors ``(site, *own dims)`` and labels ``presence(site, species)``.
 
-        The schema is that of a model, or bound by :func:`geomiam.data.infer.read_schema`. Variables that
+        Labels that are a dask array become compact. The schema is that of a model, or bound by :func:`geomiam.data.infer.read_schema`. Variables that
         are not listed in ``variables`` count as missing. Raises LabelError, and as :func:`read_arrays`.
         """
         labels, species = (
-            read_labels(sites)
+            any_labels(sites)
             if include_labels
             else (np.zeros((sites.sizes[SITE], 0), np.float32), ())
         )
@@ -94,7 +95,16 @@ def read_arrays(
 
 
 def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return labels ``(n, S)`` and species names.
+    """Return labels ``(n, S)`` as a table and species names.
+
+    Raises as :func:`any_labels`, and MemoryRefused if ``presence`` is a dask array and too large as a table.
+    """
+    labels, names = any_labels(sites)
+    return as_table(labels), names
+
+
+def any_labels(sites: xr.Dataset) -> tuple[Labels, tuple[str, ...]]:
+    """Return labels and species names: compact if ``presence`` is a dask array, otherwise a table ``(n, S)``.
 
     Raises LabelError if there are no labels, values other than 0, 1 and NaN, or a species twice.
     """
@@ -107,12 +117,11 @@ def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
     presence = sites["presence"]
     if set(presence.dims) != {"site", "species"}:
         raise LabelError(f"'presence' has dims {presence.dims}, expected ('site', 'species')")
-    labels = presence.transpose("site", "species").values.astype(np.float32)
-    odd = labels[~np.isnan(labels) & ~np.isin(labels, (0, 1))]
-    if odd.size:
-        raise LabelError(
-            f"'presence' must be 0, 1 or NaN, found {odd[0]}: use (counts > 0) for counts"
-        )
+    labels: Labels
+    if presence.chunks is None:
+        labels = check_values(presence.transpose("site", "species").values.astype(np.float32))
+    else:
+        labels = compact_labels(presence)
     names = tuple(map(str, labels_of(presence, "species")))
     if twice := sorted(s for s, n in Counter(names).items() if n > 1):
         raise LabelError(
@@ -129,9 +138,10 @@ def has_background(sites: xr.Dataset) -> bool:
     return has_flags or "background_kind" in sites.attrs
 
 
-def check_classes(labels: np.ndarray, species: tuple[str, ...]) -> None:
+def check_classes(labels: Labels, species: tuple[str, ...]) -> None:
     """Refuse labels if no species has both classes, and warn of species that have one class only."""
-    present, absent = (labels == 1).any(0), (labels == 0).any(0)
+    counts = label_counts(labels)
+    present, absent = counts.present > 0, counts.absent > 0
     short = [s for s, ok in zip(species, present & absent) if not ok]
     if len(short) == len(species):
         kind = "presences" if present.any() else "absences"

@@ -80,7 +80,9 @@ def searched(sites: xr.Dataset) -> xr.DataArray:
     missing = sites["presence"].isnull()
     if EFFORT not in sites.coords or SPECIES_GROUP not in sites.coords:
         return missing & (missing.any("species") & ~missing.all("species"))
-    groups = sites[SPECIES_GROUP]
-    effort = sites[EFFORT].reindex({GROUP: groups.values}, fill_value=0.0)
-    at_species = xr.DataArray(effort.transpose(SITE, GROUP).values > 0, dims=(SITE, "species"))
+    groups, effort = sites[SPECIES_GROUP], sites[EFFORT]
+    if missing.chunks is not None:
+        effort = effort.chunk({SITE: missing.chunksizes[SITE]})
+    effort = effort.reindex({GROUP: groups.values}, fill_value=0.0)
+    at_species = xr.DataArray((effort.transpose(SITE, GROUP) > 0).data, dims=(SITE, "species"))
     return missing & at_species

@@ -1,0 +1,169 @@
+"""Memory and seconds of sites with the records of many species, whose labels are never a table in memory.
+
+    geomiam-bench many-sites --json out/bench/many-sites.json
+
+Records of 10 species at each site are sampled on a cube, get background, are written as Zarr, opened lazily and
+fitted with a small network and few optimiser steps. Sampling and fitting run in processes of their own, whose
+peak memory the system reports. Seconds are CPU time of one thread, since other work may share the machine. A
+slope is that of the log of a cost on the log of the number of sites, 1 for linear growth.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+import xarray as xr
+
+import geomiam as gm
+from geomiam_bench.options import Json
+from geomiam_bench.planning import slope
+from geomiam_bench.results import as_text, write_json
+
+SITES = (10**4, 10**5, 10**6)
+SPECIES = 10_000
+RECORDS = 10
+"""Records, each of another species, at a site."""
+PREDICTORS = 6
+BACKGROUND = 10_000
+STEPS = 50
+COSTS = ("sample_seconds", "fit_seconds", "sample_gib", "fit_gib", "step_ms")
+
+step_times: list[float] = []
+
+
+@dataclass(frozen=True)
+class Timed(gm.masking.Uniform):
+    """Uniform masking, which is drawn once in a step, and the CPU time of each draw."""
+
+    def sample(self, n: int, **settings: Any) -> Any:
+        step_times.append(time.process_time())
+        return super().sample(n, **settings)
+
+
+def random_cube(cells: int) -> xr.Dataset:
+    """Return a square cube of two modalities with at least so many cells."""
+    side, rng = int(np.ceil(np.sqrt(cells))), np.random.default_rng(0)
+    layers = {
+        f"bio{i}": (
+            ("lat", "lon"),
+            rng.normal(size=(side, side)).astype(np.float32),
+            {"modality": ("climate", "soil")[i % 2]},
+        )
+        for i in range(PREDICTORS)
+    }
+    coords = {"lat": np.linspace(60, 30, side), "lon": np.linspace(-10, 30, side)}
+    return xr.Dataset(layers, coords=coords, attrs={"crs": "EPSG:4326"})
+
+
+def random_records(cube: xr.Dataset, sites: int, species: int) -> pd.DataFrame:
+    """Return records of random species in some cells of a cube."""
+    rng, width = np.random.default_rng(1), cube.sizes["lon"]
+    cells = np.repeat(rng.permutation(cube["bio0"].size)[:sites], RECORDS)
+    names = [f"species {i}" for i in range(species)]
+    # Numbers in a row are all different modulo the number of species.
+    codes = np.repeat(rng.integers(species, size=sites), RECORDS) + np.tile(
+        np.arange(RECORDS) * 7919, sites
+    )
+    return pd.DataFrame(
+        {
+            "species": pd.Categorical.from_codes(codes % species, names),
+            "lon": cube["lon"].values[cells % width],
+            "lat": cube["lat"].values[cells // width],
+        }
+    )
+
+
+def print_sampling(sites: int, species: int, path: str) -> None:
+    """Sample records, add background, write the sites, and print the costs."""
+    cube = random_cube(2 * sites)
+    records, start = random_records(cube, sites, species), time.process_time()
+    table = gm.add_background(gm.sample(cube, records), cube, n=BACKGROUND, rng=0)
+    sampled = time.process_time()
+    gm.write_sites(table, path)
+    seconds = {"sample_seconds": sampled - start, "write_seconds": time.process_time() - sampled}
+    _print({**seconds, "sample_gib": _peak()})
+
+
+def print_fit(path: str, steps: int) -> None:
+    """Fit sites that are opened lazily, and print the costs."""
+    import torch
+
+    torch.set_num_threads(1)
+    gm.masking.STRATEGIES["timed"] = Timed
+    start, sites = time.process_time(), gm.open_sites(path, chunks={})
+    gm.fit(sites, network={"fusion": "sum"}, training={"steps": steps}, masking=Timed())
+    seconds = time.process_time() - start
+    # The last steps are those of the members, which train on all sites.
+    step = float(np.median(np.diff(step_times[-steps:])))
+    n, species = sites.sizes["site"], sites.sizes["species"]
+    _print(
+        {
+            "rows": n,
+            "species": species,
+            "table_gib": 4 * n * species / 2**30,
+            "fit_seconds": seconds,
+            "step_ms": 1000 * step,
+            "fit_gib": _peak(),
+        }
+    )
+
+
+def _print(costs: dict[str, float]) -> None:
+    print(json.dumps({k: round(v, 3) for k, v in costs.items()}))
+
+
+def _peak() -> float:
+    """Return the peak memory of this process in GiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def in_process(function: Callable[..., None], *arguments: Any) -> dict[str, float]:
+    """Call a function in a process of its own, and return the costs that it prints."""
+    call = f"{function.__name__}{arguments!r}"
+    code = f"from geomiam_bench import many_sites; many_sites.{call}"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def run(sizes: Sequence[int] = SITES, *, species: int = SPECIES, steps: int = STEPS) -> dict:
+    """Return the costs of each number of sites, and their slopes."""
+    rows = []
+    for sites in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/sites.zarr"
+            costs = in_process(print_sampling, sites, species, path)
+            bytes_stored = sum(f.stat().st_size for f in Path(path).rglob("*") if f.is_file())
+            costs |= in_process(print_fit, path, steps)
+        rows.append({"sites": sites, **costs, "store_gib": round(bytes_stored / 2**30, 3)})
+    return {
+        "records": RECORDS,
+        "predictors": PREDICTORS,
+        "background": BACKGROUND,
+        "steps": steps,
+        "sizes": rows,
+        "slopes": {cost: slope(rows, "rows", cost) for cost in COSTS},
+    }
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes only.")] = False,
+    out: Json = Path("out/bench/many-sites.json"),
+) -> None:
+    """Measure memory and seconds of a fit on many sites of many species."""
+    results = run((500, 1000), species=50, steps=10) if quick else run()
+    write_json(out, results)
+    print(as_text(results))
