@@ -1,7 +1,8 @@
 """The performance page of the documentation, from the results of the commands.
 
 The folder of results holds ``shapley.json``, ``gpu.json``, ``maps.json``, ``kills.json``, ``planning.json``,
-``overviews.json`` and ``training.json``; the page has a section for each file that is there. All numbers come from the JSON.
+``overviews.json``, ``training.json`` and ``many-sites.json``; the page has a section for each file that is there.
+All numbers come from the JSON.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from geomiam_bench.pages.markdown import table
 from geomiam_bench.pages.performance_gpu import gpu
+from geomiam_bench.pages.performance_sites import many_sites
 from geomiam_bench.pages.performance_text import HEAD, SHEET, WHY
 
 JOBS = {
@@ -50,6 +52,7 @@ def write_page(results: Path, docs: Path) -> None:
         "planning": planning,
         "overviews": overviews,
         "training": training,
+        "many-sites": many_sites,
     }
     for name, write in sections.items():
         path = results / f"{name}.json"
@@ -314,7 +317,7 @@ def training(results: dict[str, Any]) -> str:
             table(head, rows),
             "![Speed-up against hidden share](../images/benchmarks/training.png)",
             "Hidden tokens are not computed, so the gain follows the share that is hidden; uniform masking hides half. Group "
-            "fusion computes less for a visible token as well. Sites are one table in memory, of which a batch is a slice. "
+            "fusion computes less for a visible token as well. Sites are in memory, and a batch is a slice of them. "
             "`TrainingConfig(devices=2)` shares each batch among devices (Lightning Fabric): gradients are those of one.",
             *fits(results.get("fits", [])),
         ]

@@ -1,0 +1,47 @@
+"""The section of the performance page on many sites of many species."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from geomiam_bench.pages.markdown import table
+
+
+def many_sites(results: dict[str, Any]) -> str:
+    """Return memory and seconds of fits whose labels are no table in memory."""
+    rows = [
+        [
+            f"{r['rows']:,}",
+            f"{r['table_gib']:.1f}",
+            f"{r['store_gib']:.2f}",
+            *(f"{r[k]:.1f}" for k in ("sample_gib", "fit_gib")),
+            *(f"{r[k]:.0f}" for k in ("sample_seconds", "write_seconds", "fit_seconds", "step_ms")),
+        ]
+        for r in results["sizes"]
+    ]
+    head = [
+        "sites",
+        "GiB of the labels as a table",
+        "GiB on disk",
+        "peak GiB: sample and write",
+        "fit",
+        "CPU seconds: sample",
+        "write",
+        "fit",
+        "ms of a step",
+    ]
+    slopes, species = results["slopes"], results["sizes"][-1]["species"]
+    return "\n\n".join(
+        [
+            "### Many sites of many species",
+            f"`geomiam-bench many-sites`: {results['records']} records at each site, {species:,} species, "
+            f"{results['predictors']} predictors and {results['background']:,} background points are sampled, written as "
+            f"Zarr, opened lazily and fitted, with the fusion `sum` and {results['steps']} steps for the validation and as "
+            "many for the model. Labels are read chunk by chunk and stay compact. CPU seconds of one thread; peaks are those "
+            "of whole processes, with all libraries:",
+            table(head, rows),
+            f"The peak of the fit grows with the power {slopes['fit_gib']:.2f} of the sites, its seconds with "
+            f"{slopes['fit_seconds']:.2f}, those of a step with {slopes['step_ms']:.2f}. See "
+            "[large training sets](../howto/large-training.md).",
+        ]
+    )
