@@ -13,6 +13,7 @@ from geomiam.at_once import GAME_SCORES
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import LabelError, SelectionError
 from geomiam.inference.engine import coalition_block
+from geomiam.labels import as_table
 from geomiam.metrics.registry import METRICS, ON_PROBABILITIES, as_metrics
 from geomiam.model.model import Model
 from geomiam.tokens.encode import TokenArrays
@@ -86,7 +87,7 @@ def skill_game(
     table = SiteTable.read(sites, model.schema, variables=variables)
     index = model.species_index(table.species)
     block, rows = _seen(model.encode(table.arrays), masks)
-    labels = table.labels[rows]
+    labels = as_table(table.labels)[rows]
     is_scored = _scorable(labels, of=len(table))
     selection = {"metric": metric, "species": index[is_scored], "scored": is_scored}
     return SkillGame(model, block, labels[:, is_scored], tuple(groups_by_name), masks, **selection)
