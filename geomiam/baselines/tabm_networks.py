@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from geomiam.baselines.base import Training
 from geomiam.errors import SettingError
+from geomiam.labels import label_counts
 from geomiam.networks.torch_defaults import standard_torch
 from geomiam.progress import progress_bar
 from geomiam.training.losses import maxent, record_weight
@@ -75,7 +76,7 @@ class Network:
 def _train(layers: nn.Module, training: Training, settings: TabM) -> None:
     rng = np.random.default_rng(training.seed)
     table, labels = torch.as_tensor(training.table), torch.as_tensor(training.labels)
-    weight = record_weight(labels, evenness=0)
+    weight = record_weight(label_counts(training.labels), evenness=0)
     optimizer = torch.optim.AdamW(
         layers.parameters(), lr=settings.rate, weight_decay=settings.decay
     )
