@@ -151,14 +151,14 @@ def maxent_offset(parts: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     # not shifted. The sums are relative to the greatest logit so far, so that they do not overflow.
     top: Tensor | float = -1e9
     total: Tensor | float = 0.0
-    weighted, is_shifted = total, torch.tensor(False)
+    logit_sum, is_shifted = total, torch.tensor(False)
     for logits, background in parts:
         z = logits.double().masked_fill(~background, -1e9)
         higher = torch.clamp(z.max(0).values, min=torch.as_tensor(top))
         mass, scale = (z - higher).exp(), (top - higher).exp()
-        total, weighted = total * scale + mass.sum(0), weighted * scale + (mass * z).sum(0)
+        total, logit_sum = total * scale + mass.sum(0), logit_sum * scale + (mass * z).sum(0)
         top, is_shifted = higher, is_shifted | background.any(0)
-    return torch.where(is_shifted, -weighted / total, 0).float()
+    return torch.where(is_shifted, -logit_sum / total, 0).float()
 
 
 def _float(counts: np.ndarray) -> Tensor:

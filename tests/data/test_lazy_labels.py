@@ -74,10 +74,10 @@ def test_background_is_that_of_a_table(lazy_sites, settings):
 def test_sites_of_a_store_train_the_model_of_sites_in_memory(lazy_sites, tmp_path):
     sites = gm.add_background(lazy_sites, cube(), n=30, rng=0)
     path = gm.write_sites(sites, tmp_path / "sites.zarr")
-    lazy, whole = gm.open_sites(path, chunks={}), gm.open_sites(path)
-    assert lazy["presence"].chunks is not None and whole["presence"].chunks is None
+    lazy, in_memory = gm.open_sites(path, chunks={}), gm.open_sites(path)
+    assert lazy["presence"].chunks is not None and in_memory["presence"].chunks is None
     settings = {"training": quick(block="100 km"), "network": TINY_NETWORK}
-    weights, expected = (gm.fit(s, **settings).network.state_dict() for s in (lazy, whole))
+    weights, expected = (gm.fit(s, **settings).network.state_dict() for s in (lazy, in_memory))
     for name, weight in expected.items():
         np.testing.assert_array_equal(weights[name], weight, err_msg=name)
 

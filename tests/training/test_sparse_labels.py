@@ -147,21 +147,21 @@ def test_one_present_species_per_site_trains_with_cross_entropy():
 
 def test_an_interrupted_run_resumes_with_compact_labels(tmp_path):
     sites, options = lazy(labelled_sites()), {"network": TINY_NETWORK}
-    whole = gm.fit(sites, training=quick(epochs=4), **options)
+    expected = gm.fit(sites, training=quick(epochs=4), **options)
     gm.fit(sites, training=quick(epochs=2), checkpoint=tmp_path / "run", **options)
-    resumed = gm.fit(sites, training=quick(epochs=4), checkpoint=tmp_path / "run", **options)
-    assert weights_of(resumed) == weights_of(whole)
+    second = gm.fit(sites, training=quick(epochs=4), checkpoint=tmp_path / "run", **options)
+    assert weights_of(second) == weights_of(expected)
 
 
 def test_scores_of_an_epoch_are_limited(monkeypatch):
-    sites, scored = labelled_sites(), []
+    sites, numbers = labelled_sites(), []
     original = choice.scored_step
     monkeypatch.setattr(choice, "MOST_NUMBERS", 3 * 7 * 5)  # five sites
     monkeypatch.setattr(
-        "geomiam.training.supervised.mean_auc", lambda y, z: scored.append(len(y)) or 0.5
+        "geomiam.training.supervised.mean_auc", lambda y, z: numbers.append(len(y)) or 0.5
     )
     gm.fit(sites, training=quick(), network=TINY_NETWORK, masking="uniform")
-    assert original(100, 21) == 20 and set(scored) <= {4, 5} and scored
+    assert original(100, 21) == 20 and set(numbers) <= {4, 5} and numbers
 
 
 def test_labels_are_never_read_whole(monkeypatch):

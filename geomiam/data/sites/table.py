@@ -97,7 +97,7 @@ def read_arrays(
 def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return labels ``(n, S)`` as a table and species names.
 
-    Raises as :func:`any_labels`, and MemoryRefused if ``presence`` is a dask array and too large as a table.
+    Raises the same errors as :func:`any_labels`, and MemoryRefused if ``presence`` is a dask array and too large as a table.
     """
     labels, names = any_labels(sites)
     return as_table(labels), names

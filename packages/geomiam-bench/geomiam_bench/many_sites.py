@@ -3,7 +3,7 @@
     geomiam-bench many-sites --json out/bench/many-sites.json
 
 Records of 10 species at each site are sampled on a cube, get background, are written as Zarr, opened lazily and
-fitted with a small network and few optimiser steps. Sampling and fitting run in processes of their own, whose
+fitted with a small network and few optimiser steps. Sampling and fitting run in separate processes, whose
 peak memory the system reports. Seconds are CPU time of one thread, since other work may share the machine. A
 slope is that of the log of a cost on the log of the number of sites, 1 for linear growth.
 """
@@ -90,9 +90,9 @@ def print_sampling(sites: int, species: int, path: str) -> None:
     cube = random_cube(2 * sites)
     records, start = random_records(cube, sites, species), time.process_time()
     table = gm.add_background(gm.sample(cube, records), cube, n=BACKGROUND, rng=0)
-    sampled = time.process_time()
+    middle = time.process_time()
     gm.write_sites(table, path)
-    seconds = {"sample_seconds": sampled - start, "write_seconds": time.process_time() - sampled}
+    seconds = {"sample_seconds": middle - start, "write_seconds": time.process_time() - middle}
     _print({**seconds, "sample_gib": _peak()})
 
 
@@ -131,7 +131,7 @@ def _peak() -> float:
 
 
 def in_process(function: Callable[..., None], *arguments: Any) -> dict[str, float]:
-    """Call a function in a process of its own, and return the costs that it prints."""
+    """Call a function in a separate process, and return the costs that it prints."""
     call = f"{function.__name__}{arguments!r}"
     code = f"from geomiam_bench import many_sites; many_sites.{call}"
     command = [sys.executable, "-W", "ignore", "-c", code]

@@ -26,8 +26,8 @@ def test_the_costs_of_a_small_fit_are_printed_and_described(tmp_path, capsys, mo
     path, rows = str(tmp_path / "sites.zarr"), []
     many_sites.print_sampling(100, 40, path)
     many_sites.print_fit(path, 5)
-    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    costs = {k: v for row in printed for k, v in row.items()}
+    outputs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    costs = {k: v for row in outputs for k, v in row.items()}
     assert costs["rows"] == 150 and costs["species"] == 40
     assert costs["fit_gib"] > 0.05 and costs["step_ms"] > 0
     assert gm.open_sites(path)["presence"].sum() == 1000
