@@ -1,7 +1,7 @@
 // Draws the layers of a map and lists the values of one cell. Texts are set as text, never as HTML.
 (() => {
   "use strict";
-  const MISSING = 255, LAST = 254;
+  const MISSING = 255, LAST = 254, MOST_ITEMS = 12;
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 
   function element(tag, parent, text) {
@@ -73,12 +73,13 @@
         return;
       }
       const present = new Set(layer.codes);
-      layer.labels.forEach((label, code) => {
-        if (!present.has(code)) return;
+      const codes = layer.labels.map((_, code) => code).filter((code) => present.has(code));
+      codes.slice(0, MOST_ITEMS).forEach((code) => {
         const item = element("span", box);
         element("i", item).style.background = colourOf(layer, code);
-        item.append(" " + label);
+        item.append(" " + layer.labels[code]);
       });
+      if (codes.length > MOST_ITEMS) element("span", box, `and ${codes.length - MOST_ITEMS} more`);
     }
 
     function read() {

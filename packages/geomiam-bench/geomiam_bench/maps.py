@@ -36,6 +36,7 @@ from geomiam.inference.engine import predict_block
 from geomiam.maps.memory import peak_memory
 from geomiam.maps.write import make_map
 from geomiam.tokens.encode import encode
+from geomiam_bench.layers import every_layer, write_one
 from geomiam_bench.options import Figure, Json
 from geomiam_bench.results import as_text, write_json
 from geomiam_bench.shapley import make
@@ -252,10 +253,26 @@ def main(
     ] = None,
     chunk: Annotated[int, typer.Option(help="Cells along the side of a dask chunk.")] = 128,
     repeat: int = 3,
+    layers: Annotated[
+        int,
+        typer.Option(
+            help="Side of a map with every layer, such as 3200; nothing else is measured."
+        ),
+    ] = 0,
     memory_of_side: Annotated[int, typer.Option("--memory-of", hidden=True)] = 0,
+    layers_of: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
-    """Measure maps from Zarr to Zarr: seconds against the bare model, workers, and memory."""
+    """Measure maps from Zarr to Zarr: seconds against the bare model, workers, memory, and every layer at once."""
     torch.set_num_threads(1)
+    if layers_of:
+        folder_of_layers, _, name = layers_of.rpartition(":")
+        print(json.dumps(write_one(Path(folder_of_layers), name)))
+        return
+    if layers:
+        of_layers = every_layer(layers)
+        write_json(out, of_layers)
+        print(as_text(of_layers))
+        return
     if memory_of_side:
         print(json.dumps(memory_of(memory_of_side)))
         return

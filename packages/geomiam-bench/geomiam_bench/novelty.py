@@ -151,9 +151,9 @@ def summary(columns: dict[str, np.ndarray]) -> dict[str, Any]:
     for name in MEASURES:
         value = columns[name]
         has_both = np.isfinite(error) & np.isfinite(value)
-        correlation[name] = _spearman(error[has_both], value[has_both])
+        correlation[name] = spearman(error[has_both], value[has_both])
         of_folds = [
-            _spearman(error[has_both & (fold == k)], value[has_both & (fold == k)])
+            spearman(error[has_both & (fold == k)], value[has_both & (fold == k)])
             for k in range(FOLDS)
         ]
         patterns[name] = _within(error[has_both], value[has_both], columns["pattern"][has_both])
@@ -187,7 +187,7 @@ def _within(error: np.ndarray, value: np.ndarray, pattern: np.ndarray) -> float 
     pairs = [
         (n, r)
         for p, n in counts.items()
-        if n >= FEWEST and (r := _spearman(error[pattern == p], value[pattern == p])) is not None
+        if n >= FEWEST and (r := spearman(error[pattern == p], value[pattern == p])) is not None
     ]
     return (
         _rounded(np.average([r for _, r in pairs], weights=[n for n, _ in pairs]))
@@ -196,7 +196,7 @@ def _within(error: np.ndarray, value: np.ndarray, pattern: np.ndarray) -> float 
     )
 
 
-def _spearman(a: np.ndarray, b: np.ndarray) -> float | None:
+def spearman(a: np.ndarray, b: np.ndarray) -> float | None:
     """Return the rank correlation; None where one side is constant."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None

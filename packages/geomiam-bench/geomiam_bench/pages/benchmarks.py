@@ -3,7 +3,7 @@
 The folder of results holds ``skill*.json`` (parts of one run of ``disdat``, such as methods that were
 computed side by side), ``published*.json`` (the same with published files), ``strategies.json`` and ``fusions.json`` (also of ``disdat``), ``defaults.json``
 (a separate page), ``criteria.json``, ``conformal.json``, ``missing-*.json``, ``cloud-gaps*.json``, ``subsets.json``,
-``systems-*.json``, ``community.json``, ``pretraining.json``, ``importance.json``, ``novelty.json`` and ``value.json``; the
+``systems-*.json``, ``community.json``, ``pretraining.json``, ``importance.json``, ``novelty.json``, ``extrapolation.json`` and ``value.json``; the
 page has a section for each file that is there. All numbers come from the JSON.
 """
 
@@ -22,6 +22,7 @@ from geomiam_bench.pages.community import community_section
 from geomiam_bench.pages.conformal import conformal_section
 from geomiam_bench.pages.criteria import criteria_section
 from geomiam_bench.pages.defaults import defaults_page
+from geomiam_bench.pages.extrapolation import extrapolation_section
 from geomiam_bench.pages.markdown import table
 from geomiam_bench.pages.novelty import novelty_section
 from geomiam_bench.pages.pretraining import pretraining_section
@@ -58,6 +59,7 @@ def write_pages(results: Path, docs: Path) -> None:
         "importance.json": lambda paths: importance_section(paths[0], pictures),
         "conformal.json": lambda paths: conformal_section(paths[0], pictures),
         "novelty.json": lambda paths: novelty_section(paths[0], pictures),
+        "extrapolation.json": lambda paths: extrapolation_section(paths[0], pictures),
         "value.json": lambda paths: value_section(paths[0], pictures),
     }
     paths_by_pattern = {pattern: sorted(results.glob(pattern)) for pattern in sections}

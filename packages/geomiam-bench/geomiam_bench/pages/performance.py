@@ -1,6 +1,6 @@
 """The performance page of the documentation, from the results of the commands.
 
-The folder of results holds ``shapley.json``, ``gpu.json``, ``maps.json``, ``kills.json``, ``planning.json``,
+The folder of results holds ``shapley.json``, ``gpu.json``, ``maps.json``, ``layers.json``, ``kills.json``, ``planning.json``,
 ``overviews.json``, ``training.json`` and ``many-sites.json``; the page has a section for each file that is there.
 All numbers come from the JSON.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from geomiam_bench.pages.layers import layers_section
 from geomiam_bench.pages.markdown import table
 from geomiam_bench.pages.performance_gpu import gpu
 from geomiam_bench.pages.performance_sites import many_sites
@@ -48,6 +49,7 @@ def write_page(results: Path, docs: Path) -> None:
         "shapley": explanations,
         "gpu": gpu,
         "maps": maps,
+        "layers": layers_section,
         "kills": kills,
         "planning": planning,
         "overviews": overviews,
