@@ -39,7 +39,7 @@ def extrapolation_section(path: Path, pictures: Path) -> str:
             "site. The *near* models have as many training sites, among them half of the fold, but not the site. *Excess*: error under the far model less "
             "error under the near model. *Squared less prevalence*: squared error less that of the prevalence in training. Rank correlations "
             f"(Spearman) with the dissimilarity index, and 95 % intervals by {run['settings']['resamples']} resamples of spatial blocks; "
-            f"{run['settings']['folds']} folds. All errors and folds that were tried are listed.",
+            f"{run['settings']['folds']} folds. All errors are listed. Three kinds of folds were planned: clusters of the predictors, quarters of their first component, and spatial blocks; a pair without a row was not computed.",
             _summary(sets),
             table(head, list(_rows(sets))),
             f"![Squared error and its excess by fifth of the dissimilarity index](../images/benchmarks/{PICTURE})",
