@@ -336,7 +336,7 @@ def test_the_orbit_is_a_condition_on_a_stac_catalog_too(tmp_path):
 
 def test_codes_of_layover_and_shadow_are_hidden_where_they_are_named(tmp_path):
     mask = np.random.default_rng(3).choice([0, 1, 2, 3, 255], (SIDE, SIDE)).astype("uint8")
-    item = radar_item(tmp_path, "opera", date="2019-12-15T00:43:39Z", mask=mask)
+    item = radar_item(tmp_path, "masked", date="2019-12-15T00:43:39Z", mask=mask)
     assert np.isfinite(backscatter([item]).vv.compute()).all()
     options = gm.sources.SceneOptions(mask=[1, 2, 3], dilate=0)
     ds = gm.sources.sentinel1(RADAR, "2019-12", source=[item], options=options).compute()

@@ -60,8 +60,8 @@ def sentinel1(
     Parameters
     ----------
     like, time, composite, options, progress
-        As for :func:`geomiam.sentinel2`. ``SceneOptions(mask=[2])`` hides the codes of an asset "mask",
-        layover and shadow, if the collection has it: of OPERA 1, 2 and 3, of Digital Earth Africa 2.
+        As for :func:`geomiam.sentinel2`. ``SceneOptions(mask=[1, 2, 3])`` hides codes of an asset
+        "mask", such as layover and shadow, if the collection has it; its documentation lists the codes.
     bands
         Polarizations: ``"vv"``, ``"vh"``, ``"hh"``, ``"hv"``.
     source

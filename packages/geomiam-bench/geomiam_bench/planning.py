@@ -10,8 +10,10 @@ a slope is that of log seconds or log tasks on log size, 1 for linear growth.
 from __future__ import annotations
 
 import datetime as dt
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,10 +96,16 @@ def item(col: int, row: int, day: dt.date) -> dict[str, Any]:
     }
 
 
+def stream(side: int, dates: int) -> Iterator[dict[str, Any]]:
+    """Yield the items of a square of tiles, every second day."""
+    for number in range(dates):
+        day = START + dt.timedelta(days=2 * number)
+        yield from (item(c, r, day) for r in range(side) for c in range(side))
+
+
 def items(side: int, dates: int) -> list[dict[str, Any]]:
     """Return the items of a square of tiles, every second day."""
-    days = [START + dt.timedelta(days=2 * i) for i in range(dates)]
-    return [item(c, r, day) for day in days for r in range(side) for c in range(side)]
+    return list(stream(side, dates))
 
 
 def grid_of(side: int, size: int) -> GeoBox:
@@ -154,16 +162,33 @@ def of_tiles(sides: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def of_items(dates: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the seconds of a plan against its items, of 25 tiles on cells of 100 m."""
+    """Return the seconds and memory of a plan against its items, of 25 tiles on cells of 100 m.
+
+    Items are made while they are read, as those of a search are, and the seconds of making them are
+    subtracted. Memory is the growth of the largest resident memory of the process, of ascending sizes.
+    """
     rows = []
     for count in dates:
-        scenes = items(5, count)
-        settings: Any = {"bands": BANDS, "source": scenes, "progress": False}
+        _, making = timed(lambda count=count: deque(stream(5, count), maxlen=0))
+        settings: Any = {"bands": BANDS, "source": stream(5, count), "progress": False}
         grid: Any = grid_of(5, 100)
-        _, seconds = timed(partial(gm.plan_sentinel2, grid, ("2020", "2023"), **settings))
-        milliseconds = 1000 * seconds / len(scenes)
-        rows.append({"items": len(scenes), "seconds": seconds, "ms_per_item": milliseconds})
+        before = peak()
+        plan, seconds = timed(partial(gm.plan_sentinel2, grid, ("2020", "2045"), **settings))
+        row = {"items": len(plan.scenes), "seconds": seconds - making}
+        row["ms_per_item"] = 1000 * row["seconds"] / row["items"]
+        rows.append({**row, "megabytes": (peak() - before) / 1e6})
+        del plan
     return rows
+
+
+def peak() -> int:
+    """Return the largest resident memory of the process so far, in bytes; 0 where it is not counted."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size * (1 if sys.platform == "darwin" else 1024)
 
 
 def of_cells(counts: Sequence[int]) -> list[dict[str, Any]]:

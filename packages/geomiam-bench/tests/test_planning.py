@@ -18,3 +18,9 @@ def test_tasks_of_tiles_are_within_twice_those_of_odc_stac():
     one_tile, four_tiles = planning.of_tiles((1, 2))
     assert four_tiles["tasks"] < 4 * one_tile["tasks"]  # tiles overlap
     assert four_tiles["tasks"] < 2 * four_tiles["odc_tasks"]
+
+
+def test_items_of_a_plan_are_counted_without_the_cost_of_making_them():
+    (row,) = planning.of_items((2,))
+    assert row["items"] == 50 and row["seconds"] > 0 and row["megabytes"] >= 0
+    assert row["ms_per_item"] == pytest.approx(1000 * row["seconds"] / 50)

@@ -232,7 +232,10 @@ def planning(results: dict[str, Any]) -> str:
         for r in results["tiles"]
     ]
     items = [
-        [f"{r['items']:,}", f"{r['seconds']:.1f}", f"{r['ms_per_item']:.1f}"]
+        [
+            *(f"{r['items']:,}", f"{r['seconds']:.1f}", f"{r['ms_per_item']:.1f}"),
+            f"{r['megabytes']:,.0f}",
+        ]
         for r in results["items"]
     ]
     cells = [
@@ -255,8 +258,8 @@ def planning(results: dict[str, Any]) -> str:
             f"tiles (odc-stac: {slopes['odc_tasks on tiles']:.2f}):",
             table(head, tiles),
             "A task reads the scenes of one day under one chunk, one after another, and carries their links and grids "
-            "only. Items are read one by one:",
-            table(["items", "seconds of the plan", "ms per item"], items),
+            "only. Items are read one by one, and released (seconds without those of making the items):",
+            table(["items", "seconds of the plan", "ms per item", "MB of memory"], items),
             f"One call for {country['tiles']} tiles on {country['dates']} dates, as monthly medians on "
             f"{country['cells']:,} cells of 20 m, is planned in {country['seconds']:.0f} s, with "
             f"{country['tasks']:,} tasks; `gm.build_cube` writes it in bands of rows and resumes.",
