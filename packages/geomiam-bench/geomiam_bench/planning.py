@@ -169,7 +169,7 @@ def of_items(dates: Sequence[int]) -> list[dict[str, Any]]:
     """
     rows = []
     for count in dates:
-        _, making = timed(lambda count=count: deque(stream(5, count), maxlen=0))
+        _, making = timed(partial(deque, stream(5, count), maxlen=0))
         settings: Any = {"bands": BANDS, "source": stream(5, count), "progress": False}
         grid: Any = grid_of(5, 100)
         before = peak()
