@@ -110,7 +110,7 @@ LOOP = (
     *("epochs", "steps", "batch", "lr", "weight_decay", "warmup", "complete", "masks_per_step"),
     *("holdout", "keep", "patience", "block"),
 )
-LOSS = ("loss", "evenness", "epoch_steps", "joint_epochs", "joint_lr")
+LOSS = ("loss", "evenness", "shrink", "epoch_steps", "joint_epochs", "joint_lr")
 DEVICE = ("accelerator", "devices", "precision")
 STORED = ("reference_sites",)
 
@@ -157,6 +157,13 @@ class TrainOptions:
     evenness: Annotated[
         float | None,
         typer.Option(help="For --loss maxent: 0: every record weighs the same; 1: every species."),
+    ] = None
+    shrink: Annotated[
+        bool | None,
+        typer.Option(
+            help="Survey whose members are chosen on folds: scale the logits towards the prevalence, so that "
+            "probabilities hold at new places. Default: yes."
+        ),
     ] = None
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None
     epochs: Annotated[int | None, typer.Option(help="Upper limit of epochs.")] = None

@@ -75,6 +75,11 @@ class TrainingConfig(FrozenFields):
     evenness: float = Field(
         0.0, ge=0, le=1, description="maxent: 0 = every record weighs the same, 1 = every species"
     )
+    shrink: bool = Field(
+        True,
+        description="where spatial folds choose the members for a survey: scale the logits towards the "
+        "prevalence by the slope of the folds' predictions",
+    )
     holdout: float = Field(
         0.15, ge=0, lt=1, description="share of sites that validate; 0: all train (keep='last')"
     )

@@ -110,7 +110,9 @@ def fit(
     and presences (twice as many with :func:`geomiam.add_community`); the weights are the average of schedule-free AdamW (Defazio et al. 2024). Models of
     the same settings, trained without one of three folds of spatial blocks (one hold-out for more than
     3,000 sites), predict that fold. These predictions give the validation AUC and choose the kinds of members
-    (linear, quadratic, sum, group). See :mod:`geomiam.training.rule`.
+    (linear, quadratic, sum, group). For a survey they also scale the logits, since a network of few sites is
+    overconfident at new places: ``about["rule"]["shrinkage"]``. See :mod:`geomiam.training.rule` and
+    :mod:`geomiam.training.shrinkage`.
 
     *By hand.* With a ``TrainingConfig`` the weights are those of the best epoch: highest mean of the
     single-modality and all-input AUC on the validation sites. For ``Constant(0.0)``, which hides nothing,
@@ -142,10 +144,14 @@ def fit(
     held_out = HoldOut.of(sites, validation, setup.plan.training)
     seeds = np.random.default_rng(rng)
     folder = Path(checkpoint) if checkpoint else None
-    config, scores, fold = validated(setup, seeds, folder=folder and folder / "validation")
+    config, scores, fold, shrinkage = validated(
+        setup, seeds, folder=folder and folder / "validation"
+    )
     members = train_members(setup, config, held_out=held_out, rng=seeds, checkpoint=folder)
     runs, ends = [m.run for m in members], [m.end for m in members]
     model = joined([r.model for r in runs], config)
+    if shrinkage:
+        shrinkage.apply(model.network)
     about = provenance(runs, ends, setup.table.sites) | held_out.about()
     about["loss"] = {"name": setup.plan.training.loss, "reason": setup.loss_reason}
     if scores:  # of spatial folds; the members themselves trained on all sites

@@ -40,6 +40,7 @@ from geomiam.training.loop import Run, torch_seed, train
 from geomiam.training.losses import LINK_OF, base_logits, resolve_loss
 from geomiam.training.observations import TURNS
 from geomiam.training.rule import Plan, changed, make_plan
+from geomiam.training.shrinkage import Shrinkage
 from geomiam.training.supervised import Supervised, subset_logits
 from geomiam.training.table import HoldOut, Table, make_tables
 from geomiam.training.warm_start import check_start, load_start, set_base, start_config, two_stages
@@ -97,6 +98,13 @@ class Setup:
         return cls(replace(table, schema=schema), plan, masking, modules, warm_start, reason)
 
     @property
+    def shrinks(self) -> bool:
+        """Whether out-of-fold predictions scale the logits: of a survey whose folds choose the members."""
+        training = self.plan.training
+        is_survey = training.loss == "bce" and not self.table.has_background
+        return training.shrink and is_survey and bool(self.plan.choices)
+
+    @property
     def start(self) -> Model | None:
         """The model whose weights every member starts from."""
         return self.warm_start if isinstance(self.warm_start, Model) else None
@@ -134,15 +142,15 @@ class Member:
 
 def validated(
     setup: Setup, seeds: np.random.Generator, *, folder: Path | None
-) -> tuple[NetworkConfig, dict[str, Any], np.ndarray]:
-    """Train without each fold and predict it; return the chosen network, its scores, and the folds ``(n,)``.
+) -> tuple[NetworkConfig, dict[str, Any], np.ndarray, Shrinkage | None]:
+    """Train without each fold and predict it; return the chosen network, its scores, the folds ``(n,)``, the shrinkage.
 
     The fold of a site that is in no fold is -1. Without folds, return the network of the plan and no scores.
     """
     table, plan, network = setup.table, setup.plan, setup.plan.network
     fold_of_sites = np.full(len(table), NO_FOLD)
     if not plan.folds:
-        return network, {}, fold_of_sites
+        return network, {}, fold_of_sites, None
     seed = int(seeds.spawn(1)[0].integers(2**31))
     rng = np.random.default_rng(seed)
     try:
@@ -151,7 +159,7 @@ def validated(
         if plan.training.block is not None:
             raise
         warn(TrainingWarning(f"no spatial validation: {error}", "no spatial validation"))
-        return network, {}, fold_of_sites
+        return network, {}, fold_of_sites, None
     if plan.folds == 1:
         masks = [hold_out(table.labels, blocks.number, share=SHARE, rng=rng)]
     else:
@@ -168,6 +176,12 @@ def validated(
         kinds, rule["inner_auc"] = choose(folds)
         rule["choice"] = choice_reason(kinds, rule["inner_auc"])
         network = changed(network, {"fusion": "+".join(kinds), "members": len(kinds)})
+    logits, shrinkage = folds.mean(kinds)[-1], None
+    if setup.shrinks:
+        shrinkage = Shrinkage.of(table.labels, masks, folds.labels, logits, fold=folds.fold)
+        rule["shrinkage"] = shrinkage.about(table.species)
+        rule["settings"].append(shrinkage.text())
+        logits = shrinkage.scaled(logits)
     _, influence = folds.skill(kinds)
     place = f"{len(masks)} spatial folds" if len(masks) > 1 else "a spatial hold-out"
     scores = {
@@ -180,10 +194,10 @@ def validated(
         },
         "rule": rule | {"fusion": network.fusion},
         "thresholds": thresholds_by_kind(
-            folds.labels, folds.mean(kinds)[-1], link=LINK_OF[plan.training.loss], place=place
+            folds.labels, logits, link=LINK_OF[plan.training.loss], place=place
         ),
     }
-    return network, scores, fold_of_sites
+    return network, scores, fold_of_sites, shrinkage
 
 
 def _fold_predictor(

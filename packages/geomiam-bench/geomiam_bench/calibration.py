@@ -1,8 +1,12 @@
-"""Calibration of probabilities per pattern of observed groups, beside one calibration for all patterns, on surveys.
+"""Calibration of probabilities: of the default fit with and without its shrinkage, and per pattern of observed groups.
 
-    geomiam-bench calibration FOLDER --json out/bench/calibration.json
+    geomiam-bench calibration FOLDER --json out/bench/calibration.json [--draws 5] [--sizes 50,100] [--sets ""]
 
-A model is fitted on half of the spatial blocks. The other sites are predicted from every subset of the groups, and each
+*Shrinkage.* The default fit is judged on held-out spatial blocks of parts of real surveys, see
+:mod:`geomiam_bench.shrinkage`. Results are written after every part; those that are there are not computed again.
+
+*Patterns.*
+A model without shrinkage is fitted on half of the spatial blocks. The other sites are predicted from every subset of the groups, and each
 calibration is fitted on four fifths of their blocks and judged on the rest. "shared" is fitted on all species together.
 FOLDER holds ``maps/france_birds`` and ``maps/bryce_canyon``, two surveys with absences.
 """
@@ -24,10 +28,11 @@ from sklearn.isotonic import IsotonicRegression
 
 import geomiam as gm
 from geomiam.splits import site_blocks, spatial_folds
+from geomiam_bench import shrinkage
 from geomiam_bench.conformal import patterns_of
 from geomiam_bench.defaults_data import bryce_canyon, french_birds
 from geomiam_bench.options import Json, Names, listed
-from geomiam_bench.results import as_text, write_json
+from geomiam_bench.results import as_text, read_json, write_json
 
 FOLDS = 5
 STEPS = 30
@@ -48,7 +53,7 @@ class Survey:
 
 
 SURVEYS = {
-    "Bryce Canyon plants": Survey(bryce_canyon, "2 km", 10, {}),
+    "Bryce Canyon plants": Survey(bryce_canyon, "2 km", 10, {"training": {"shrink": False}}),
     "French birds": Survey(
         french_birds,
         "100 km",
@@ -208,15 +213,43 @@ def main(
     json: Json = Path("out/bench/calibration.json"),
     sets: Names = SETS,
     fits: Annotated[int, typer.Option(help="Models, each of other blocks.")] = 3,
+    sizes: Annotated[str, typer.Option(help="Sites of the parts for the shrinkage.")] = ",".join(
+        shrinkage.SIZES
+    ),
+    draws: Annotated[
+        int, typer.Option(help="Random parts of each size, or draws of the folds.")
+    ] = 2,
+    nearby: Annotated[bool, typer.Option(help="Hold out random sites in place of blocks.")] = False,
 ) -> None:
-    """Measure whether a calibration per pattern of observed groups beats one for all patterns."""
+    """Measure the shrinkage of the default fit, and whether a calibration per pattern beats one for all patterns."""
     warnings.simplefilter("ignore")
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {"settings": {"fits": fits, "folds": FOLDS}}
+    if json.exists():
+        results = read_json(json)
+    for name in (f"{n}, {s} sites" for s in listed(sizes) for n in shrinkage.SETS):
+        _shrunk(results, name, folder, draws=draws, nearby=nearby)
+        write_json(json, results)
     for name in listed(sets):
         survey, start = SURVEYS[name], time.perf_counter()
         sites = survey.read(folder)
         table = summary([one_fit(sites, survey, seed=seed) for seed in range(fits)])
-        results[name] = {"calibrations": table, "seconds": round(time.perf_counter() - start, 1)}
+        seconds = round(time.perf_counter() - start, 1)
+        results.setdefault("sets", {})[name] = {"calibrations": table, "seconds": seconds}
         for kind, scores in table.items():
             print(f"{name}, {kind}: {as_text(scores)}")
-        write_json(json, {"settings": {"fits": fits, "folds": FOLDS}, "sets": results})
+        write_json(json, results)
+
+
+def _shrunk(results: dict[str, Any], name: str, folder: Path, *, draws: int, nearby: bool) -> None:
+    """Judge the parts of a set that are missing in the results."""
+    rows = results.setdefault("nearby" if nearby else "blocks", {})
+    parts = rows.get(name, {}).get("parts", [])
+    while len(parts) < draws:
+        try:
+            part = shrinkage.judged(folder, name, draw=len(parts), nearby=nearby)
+        except ValueError as error:  # a size that the set does not have
+            print(f"{name}: {error}")
+            return
+        parts.append(part)
+        rows[name] = {"parts": parts}
+        print(name, part, flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geomiam_bench.pages.markdown import table
+from geomiam_bench.pages.shrinkage import shrinkage_section
 
 METHODS = ("LR", "LR2", "RF", "default")
 RULE = """# The default fit
@@ -29,6 +30,7 @@ are fewer), added up over the species.
 | batch, masks | 128 sites; MIAM. For `linear` and `quadratic` with 50 sites or more, a quarter of the sites of a batch keep all their predictors: one set of weights serves every subset there, and masking alone moves it away from the weights for all predictors |
 | members | width 64, 4 heads, 1 block, 16 frequencies; values of series, images and vectors beside their squares (not in `linear`); separate weights for each window of a series; kinds chosen as below |
 | loss | from the labels, see [Losses](losses.md) |
+| probabilities | of a survey: logits times the slope of the folds' predictions, see [Shrinkage](#shrinkage-probabilities-at-new-places) |
 
 **Members.** The prediction is the mean of the logits of several small networks. `linear` adds up the variables, like a
 logistic regression. `quadratic` adds their squares. `sum` has a hidden layer. `group` lets groups of variables attend to
@@ -152,10 +154,14 @@ If you know which members suit your data, `network={"fusion": "quadratic"}` skip
 
 
 def defaults_page(path: Path) -> str:
-    """Return the page: rule, table, and the comparison with the better plain method."""
+    """Return the page: rule, table, and the comparison with the better plain method.
+
+    The section on shrinkage is from ``calibration.json`` beside the file.
+    """
     results = json.loads(path.read_text(encoding="utf-8"))
     head = ["set", "sites × species", *METHODS, "*d*", "members", "seconds"]
     rows = [_line(name, row) for name, row in results.items()]
+    shrinkage = path.with_name("calibration.json")
     parts = [
         RULE.replace("\\\\", "\\"),
         RESULTS,
@@ -164,6 +170,7 @@ def defaults_page(path: Path) -> str:
         _summary(results) + "\n",
         COMPARED,
         SMALL,
+        *([shrinkage_section(shrinkage)] if shrinkage.exists() else []),
         LARGE,
     ]
     return "\n".join(parts)
