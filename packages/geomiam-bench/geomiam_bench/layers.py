@@ -6,7 +6,7 @@ A cube of side × side cells has nine predictors in four groups with gaps as the
 ends at a border, a satellite has clouds, a terrain model ends in the north. One map has suitability, spread, prediction sets, novelty and the
 value of information; another has Shapley values and interactions of two groups with their spread. Each is written by one thread in a
 separate process, whose peak memory is compared with the plan. Then windows across the borders of blocks are computed in memory, by other chunks,
-and with a group that is hidden by each of the three routes.
+and with a group that is hidden: set to NaN, left out by ``using=``, and infinite below ``using=``, which hides its tokens in the network.
 """
 
 from __future__ import annotations

@@ -92,9 +92,14 @@ def draw(sets: dict[str, Any], path: Path) -> None:
     for column, (name, kinds) in enumerate(sets.items()):
         for row, error in enumerate(("squared", EXCESS)):
             ax = axes[row, column]
-            for number, kind in enumerate(k for k in LABELS if k in kinds):
+            for kind in (k for k in LABELS if k in kinds):
                 bins = kinds[kind]["bins"]
-                style = {"color": palette(number), "marker": "o", "ms": 3.5, "capsize": 2}
+                style = {
+                    "color": palette(list(LABELS).index(kind)),
+                    "marker": "o",
+                    "ms": 3.5,
+                    "capsize": 2,
+                }
                 errors = bins[f"{error}, standard error"]
                 x = bins["dissimilarity"]
                 ax.errorbar(x, bins[error], yerr=errors, label=LABELS[kind], **style)
@@ -104,8 +109,15 @@ def draw(sets: dict[str, Any], path: Path) -> None:
         axes[1, column].set_xlabel("dissimilarity index")
     axes[0, 0].set_ylabel("mean squared error of a site")
     axes[1, 0].set_ylabel("excess over similar training sites")
-    lines = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    lines = {n: h for ax in axes[0] for h, n in zip(*ax.get_legend_handles_labels())}
+    figure.legend(
+        list(lines.values()),
+        list(lines),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+    )
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
