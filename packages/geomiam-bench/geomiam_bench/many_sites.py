@@ -11,7 +11,6 @@ slope is that of the log of a cost on the log of the number of sites, 1 for line
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import typer
 import xarray as xr
 
 import geomiam as gm
+from geomiam.maps.memory import peak_memory
 from geomiam_bench.options import Json
 from geomiam_bench.planning import slope
 from geomiam_bench.results import as_text, write_json
@@ -93,7 +93,7 @@ def print_sampling(sites: int, species: int, path: str) -> None:
     middle = time.process_time()
     gm.write_sites(table, path)
     seconds = {"sample_seconds": middle - start, "write_seconds": time.process_time() - middle}
-    _print({**seconds, "sample_gib": _peak()})
+    _print({**seconds, "sample_gib": peak_memory() / 2**30})
 
 
 def print_fit(path: str, steps: int) -> None:
@@ -115,19 +115,13 @@ def print_fit(path: str, steps: int) -> None:
             "table_gib": 4 * n * species / 2**30,
             "fit_seconds": seconds,
             "step_ms": 1000 * step,
-            "fit_gib": _peak(),
+            "fit_gib": peak_memory() / 2**30,
         }
     )
 
 
 def _print(costs: dict[str, float]) -> None:
     print(json.dumps({k: round(v, 3) for k, v in costs.items()}))
-
-
-def _peak() -> float:
-    """Return the peak memory of this process in GiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def in_process(function: Callable[..., None], *arguments: Any) -> dict[str, float]:
