@@ -37,7 +37,7 @@ def many_sites(results: dict[str, Any]) -> str:
             f"`geomiam-bench many-sites`: {results['records']} records at each site, {species:,} species, "
             f"{results['predictors']} predictors and {results['background']:,} background points are sampled, written as "
             f"Zarr, opened lazily and fitted, with the fusion `sum` and {results['steps']} steps for the validation and as "
-            "many for the model. Labels are read chunk by chunk and stay compact. CPU seconds of one thread; peaks are those "
+            "many for the model. Labels are read chunk by chunk and stay compact; sampled labels of up to 1 GiB are a table. CPU seconds of one thread; peaks are those "
             "of whole processes, with all libraries:",
             table(head, rows),
             f"The peak of the fit grows with the power {slopes['fit_gib']:.2f} of the sites, its seconds with "
