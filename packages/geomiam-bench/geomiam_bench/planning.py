@@ -44,7 +44,7 @@ WIDTH, STEP = 109_800, 99_960
 CORNER, CRS = (300_000, 5_600_040), "EPSG:32631"
 START = dt.date(2020, 1, 1)
 SIDES = (1, 2, 3, 5)
-DATES = (4, 40, 400)
+DATES = (4, 40, 400, 4000)
 CELLS = (10**6, 10**7, 10**8, 10**9)
 COUNTRY = (5, 146)
 """Tiles along each side of a country, and dates of a year."""
