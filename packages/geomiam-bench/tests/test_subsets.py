@@ -57,3 +57,18 @@ def test_the_table_is_paired_by_species(tmp_path):
     row = next(line for line in lines if line.startswith("| two"))
     assert expected in row
     assert row.endswith("| 50.0 (-5.00 ± 5.00) | +10.0 |")
+
+
+def test_the_mean_over_sets_weighs_every_set_alike(tmp_path):
+    """Two sets of one and of three species: differences of 10 and 2 points have the mean 6 and the error 4."""
+    rows = []
+    for name, species, gain in (("small", 1, 0.1), ("large", 3, 0.02)):
+        first = {"a": [0.6] * species, "b": [0.5] * species, "all": [0.7] * species}
+        second = {k: [x + gain for x in v] for k, v in first.items()}
+        for candidate, auc in (("one", first), ("two", second)):
+            row = {"set": name, "candidate": candidate, "seed": 0, "sites": 9, "auc": auc}
+            rows.append({**row, "modalities": ["a", "b"]})
+    path = tmp_path / "subsets.json"
+    path.write_text(json.dumps({"rows": rows}))
+    lines = subsets_section(path).splitlines()
+    assert "| two | +6.00 ± 4.00 | +6.00 ± 4.00 | +6.00 ± 4.00 |" in lines

@@ -20,7 +20,7 @@ addition gains). A difference below two standard errors may be chance."""
 def subsets_section(path: Path) -> str:
     """Return one table per set: every candidate against the first."""
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    parts = ["## Best from any subset", LEAD]
+    parts = ["## Best from any subset", LEAD, *_over_sets(rows)]
     for name in dict.fromkeys(r["set"] for r in rows):
         of_set = [r for r in rows if r["set"] == name]
         candidates = list(dict.fromkeys(r["candidate"] for r in of_set))
@@ -32,6 +32,43 @@ def subsets_section(path: Path) -> str:
         text = f"**{name}**, {of_set[0]['sites']:,} sites, {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}"
         parts += [text, table(head, lines)]
     return "\n\n".join(parts)
+
+
+def _over_sets(rows: list[dict]) -> list[str]:
+    """Return a table of the mean differences to the first training over all sets; nothing for a single set."""
+    names = list(dict.fromkeys(r["set"] for r in rows))
+    candidates = list(dict.fromkeys(r["candidate"] for r in rows))
+    if len(names) < 2:
+        return []
+    differences: dict[str, list[list[float]]] = {c: [] for c in candidates}
+    for name in names:
+        scores = {
+            c: _mean([r for r in rows if (r["set"], r["candidate"]) == (name, c)])
+            for c in candidates
+            if any((r["set"], r["candidate"]) == (name, c) for r in rows)
+        }
+        means = {c: {s: float(np.nanmean(v)) for s, v in auc.items()} for c, auc in scores.items()}
+        first, *_ = means.values()
+        whole, worst = max(first, key=len), min(first, key=lambda s: first[s])
+        for candidate, of_subset in means.items():
+            steps = {s: of_subset[s] - first[s] for s in first}
+            differences[candidate].append(
+                [steps[whole], float(np.mean(list(steps.values()))), steps[worst]]
+            )
+    lines = [
+        [c, *(_with_error(np.array(column)) for column in zip(*differences[c]))]
+        for c in candidates[1:]
+    ]
+    lead = (
+        f"**Over the {len(names)} sets**, difference to *{candidates[0]}* in points, mean over the sets ± its "
+        "standard error over the sets:"
+    )
+    return [lead, table(["training", "all", "mean of subsets", "worst"], lines)]
+
+
+def _with_error(values: np.ndarray) -> str:
+    text = f"{values.mean():+.2f}"
+    return f"{text} ± {values.std(ddof=1) / len(values) ** 0.5:.2f}" if len(values) > 1 else text
 
 
 def _mean(rows: list[dict]) -> dict[frozenset[str], np.ndarray]:
