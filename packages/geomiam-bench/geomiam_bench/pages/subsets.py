@@ -49,11 +49,11 @@ def _over_sets(rows: list[dict]) -> list[str]:
         }
         means = {c: {s: float(np.nanmean(v)) for s, v in auc.items()} for c, auc in scores.items()}
         first, *_ = means.values()
-        whole, worst = max(first, key=len), min(first, key=lambda s: first[s])
+        complete, worst = max(first, key=len), min(first, key=lambda s: first[s])
         for candidate, of_subset in means.items():
             steps = {s: of_subset[s] - first[s] for s in first}
             differences[candidate].append(
-                [steps[whole], float(np.mean(list(steps.values()))), steps[worst]]
+                [steps[complete], float(np.mean(list(steps.values()))), steps[worst]]
             )
     lines = [
         [c, *(_with_error(np.array(column)) for column in zip(*differences[c]))]
