@@ -67,7 +67,7 @@ def test_workers_that_start_late_receive_blocks(folder):
         client.register_plugin(Log(folder / "log", "geomiam-"))
         cluster.adapt(minimum=0, maximum=3, interval="50ms", target_duration="10ms")
         assert write("map.zarr", cube.assign(bio1=slow), client=client) == expected
-    assert processes(folder / "log") == 3
+    assert processes(folder / "log") >= 3  # dask may close a worker and start another one
 
 
 def test_a_cube_is_built_although_a_worker_dies(folder, monkeypatch):

@@ -74,7 +74,7 @@ def make(
             v: np.where(is_missing, np.float32(np.nan), arrays[v]) for v in modality.variables
         }
     torch.manual_seed(0)
-    config = NetworkConfig(fusion=fusion, width=width, **FUSIONS[fusion])
+    config = NetworkConfig(fusion=fusion, width=width, **FUSIONS.get(fusion, {}))
     names = [f"s{i}" for i in range(species)]
     model = Model.untrained(schema, scaler=scaler, species=names, config=config)
     return model, encode(arrays, layout=model.layout, scaler=scaler)

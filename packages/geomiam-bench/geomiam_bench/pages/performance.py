@@ -16,6 +16,8 @@ from typing import Any
 from geomiam_bench.pages.layers import layers_section
 from geomiam_bench.pages.markdown import table
 from geomiam_bench.pages.performance_gpu import gpu
+from geomiam_bench.pages.performance_graphs import graphs
+from geomiam_bench.pages.performance_ratio import map_ratio
 from geomiam_bench.pages.performance_sites import many_sites
 from geomiam_bench.pages.performance_text import HEAD, SHEET, WHY
 
@@ -49,9 +51,11 @@ def write_page(results: Path, docs: Path) -> None:
         "shapley": explanations,
         "gpu": gpu,
         "maps": maps,
+        "map-ratio": map_ratio,
         "layers": layers_section,
         "kills": kills,
         "planning": planning,
+        "graphs": graphs,
         "overviews": overviews,
         "training": training,
         "many-sites": many_sites,
