@@ -13,7 +13,8 @@ import dask
 import xarray as xr
 from distributed import WorkerPlugin, as_completed
 
-from geomiam.maps.job import BlockResult, Index, Job
+from geomiam.maps.blocks import Index
+from geomiam.maps.job import BlockResult, Job
 
 JOBS: dict[str, Job] = {}
 """Jobs that this worker received, by key."""

@@ -1,27 +1,27 @@
-"""Blocks of a map, and the job that computes, writes and marks one block."""
+"""The job of a map: it computes, writes and marks one block."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil, prod
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from geomiam._version import __version__
-from geomiam.data.grid.grid import place_dims
-from geomiam.data.store.encoding import chunk_sizes
 from geomiam.explain.shapley_values import shapley as explain
-from geomiam.geo.crs import crs_coordinate
 from geomiam.inference.options import MapOptions
 from geomiam.inference.outside import counts, outside_output, warn_of_counts
 from geomiam.inference.predict import predict
 from geomiam.inference.required import count_few
+from geomiam.maps.block_graph import BlockGraph
+from geomiam.maps.blocks import Blocks, Index
+from geomiam.maps.fingerprint import add_values, digest_of_grid
 from geomiam.maps.memory import peak_memory
 from geomiam.model.model import Model
 from geomiam.tokens.select import Selector, group_masks, visible_tokens
@@ -31,99 +31,6 @@ from geomiam.uncertainty.value_of_information import value_of_information
 
 DONE = "done"
 """Array of the unfinished store with one number per block: 0, or 1 + the number of predicted cells."""
-SIDE = 512
-"""Cells along y and x of a block, if the cube has no chunks."""
-SAMPLED = 5
-"""Blocks that are read to compare ranges and to compute the fingerprint of the input."""
-Index = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """A map split into blocks, in the order of its dims of place."""
-
-    sizes: Mapping[str, int]
-    steps: Mapping[str, int]
-    layers: Mapping[str, int] = field(default_factory=dict)
-    """Requested chunks along other dims, such as species."""
-
-    @classmethod
-    def of(
-        cls,
-        ds: xr.Dataset,
-        chunks: Mapping[str, int] | str | None = None,
-        *,
-        layers: Mapping[str, int] | None = None,
-    ) -> Blocks:
-        """Split along the requested chunks, or along those of the cube.
-
-        Parameters
-        ----------
-        ds
-            Cube or sites.
-        chunks
-            Sizes as in ``xarray.Dataset.chunk``: numbers, -1 or "auto".
-        layers
-            Sizes of the other dims of the map, such as species.
-
-        Raises
-        ------
-        GridError
-            For a dim that the map does not have, or a size that is not a number of cells.
-        """
-        sizes = {str(d): ds.sizes[d] for d in place_dims(ds)}
-        side = SIDE if len(sizes) > 1 else SIDE**2
-        dims = sizes | dict(layers or {})
-        requested_chunks = dict.fromkeys(sizes, "auto") if chunks == "auto" else chunks
-        cells_per_chunk = chunk_sizes(requested_chunks, dims, automatic=side)
-        steps = {d: min(n, cells_per_chunk.get(d) or _step(ds, d)) for d, n in sizes.items()}
-        return cls(sizes, steps, {d: n for d, n in cells_per_chunk.items() if d not in sizes})
-
-    @property
-    def shape(self) -> Index:
-        """Number of blocks along each dim of place."""
-        return tuple(ceil(n / self.steps[d]) for d, n in self.sizes.items())
-
-    @property
-    def count(self) -> int:
-        """Number of blocks."""
-        return prod(self.shape)
-
-    @property
-    def cells_of_one(self) -> int:
-        """Number of cells of the largest block."""
-        return prod(self.steps.values())
-
-    @property
-    def cells(self) -> int:
-        """Number of cells of the map."""
-        return prod(self.sizes.values())
-
-    def window(self, index: Index) -> dict[str, slice]:
-        """Return the slices of a block along the dims of place."""
-        return {
-            d: slice(i * self.steps[d], min((i + 1) * self.steps[d], n))
-            for i, (d, n) in zip(index, self.sizes.items())
-        }
-
-    def cells_in(self, index: Index) -> int:
-        """Return the number of cells of one block; blocks at the edges are smaller."""
-        return prod(s.stop - s.start for s in self.window(index).values())
-
-    def examples(self) -> Iterator[Index]:
-        """Yield :data:`SAMPLED` blocks, evenly spread."""
-        numbers = np.linspace(0, self.count - 1, min(SAMPLED, self.count)).astype(int)
-        return (tuple(map(int, np.unravel_index(n, self.shape))) for n in np.unique(numbers))
-
-
-def _step(ds: xr.Dataset, dim: str) -> int:
-    """Return the size of the smallest chunks of the cube: those of dask, or those on disk."""
-    lazy: list[int] = [max(v.chunksizes[dim]) for v in ds.variables.values() if dim in v.chunksizes]
-    on_disk: list[int | None] = [
-        v.encoding.get("preferred_chunks", {}).get(dim) for v in ds.data_vars.values()
-    ]
-    side = SIDE if len(place_dims(ds)) > 1 else SIDE**2
-    return min(lazy or [n for n in on_disk if n] or [side])
 
 
 @dataclass(frozen=True)
@@ -220,14 +127,20 @@ class Job:
         names = [*self.model.schema.variables, self.options.mask]
         return ds[[v for v in dict.fromkeys(names) if v in ds.data_vars]]
 
-    def warn_if_outside(self, ds: xr.Dataset) -> None:
-        """Compare a few blocks with the training range before the start."""
+    def examples(self, ds: xr.Dataset) -> Iterator[xr.Dataset]:
+        """Read the predictors of a few blocks, one after another."""
+        for index in self.blocks.examples():
+            yield self.part(ds, index).compute(scheduler="synchronous")
+
+    def warn_if_outside(self, parts: Iterable[xr.Dataset]) -> None:
+        """Compare the predictors of a few blocks with the training range before the start."""
         if not outside_output(self.model):
+            deque(parts, maxlen=0)  # the caller may compute more while the parts are read
             return
-        blocks = list(self.blocks.examples())
         visible = visible_tokens(self.model.layout, self.using)
-        outside = counts((self.part(ds, i) for i in blocks), self.model, visible=visible)
-        cells = f"in {len(blocks)} of {self.blocks.count:,} blocks"
+        outside = counts(parts, self.model, visible=visible)
+        blocks = len(list(self.blocks.examples()))
+        cells = f"in {blocks} of {self.blocks.count:,} blocks"
         warn_of_counts(outside, self.model, cells=cells)
 
     def __call__(self, part: xr.Dataset, index: Index) -> BlockResult:
@@ -239,8 +152,7 @@ class Job:
         assert isinstance(marks, zarr.Array)
         if before := int(np.asarray(marks[index])):  # a worker died after marking the block
             return BlockResult(index, before - 1, peak_memory())
-        # synchronous: the caller runs blocks in threads, so dask must start none and use no cluster
-        result = self.compute(part).compute(scheduler="synchronous")
+        result = self._computed(part)
         window = self.blocks.window(index)
         for name in cell_variables(result, self.blocks):
             slices = tuple(window.get(str(d), slice(None)) for d in result[name].dims)
@@ -248,6 +160,21 @@ class Job:
         predicted_cells = int(result["suitability"].notnull().any("species").sum())
         marks[index] = predicted_cells + 1
         return BlockResult(index, predicted_cells, peak_memory(), self._few(result))
+
+    def _computed(self, part: xr.Dataset) -> xr.Dataset:
+        """Return the map of a block, without coordinates.
+
+        Synchronous: the caller runs blocks in threads, so dask must start none and use no cluster.
+        """
+        shape = tuple(part.sizes.items())
+        graph = self._graphs.get(shape) or BlockGraph.of(self.compute, part)
+        self._graphs[shape] = graph
+        return graph(part.compute(scheduler="synchronous"))
+
+    @cached_property
+    def _graphs(self) -> dict[Any, BlockGraph]:
+        """Graphs by shape: blocks at the edges are smaller."""
+        return {}
 
     def _few(self, result: xr.Dataset) -> int:
         """Count the cells with few groups; only the groups of the schema have a coverage of training sites."""
@@ -260,12 +187,15 @@ class Job:
         """Return fingerprints of the model, the input, the settings and the version of geomiam.
 
         The fingerprint of the input covers names, dims, units, coordinates and the values of a few blocks.
+        These are read once: this also warns if they are outside the training range.
         """
         chunks = {**self.blocks.steps, **self.blocks.layers}
         settings = {"shapley": self.shapley, "chunks": chunks, **self._settings()}
+        digest = digest_of_grid(self.used(ds))
+        self.warn_if_outside(add_values(digest, self.examples(ds)))
         return {
             "model": self.model.id,
-            "input": self._digest(ds),
+            "input": digest.hexdigest(),
             "settings": json.dumps(settings, sort_keys=True, default=str),
             "geomiam": __version__,
         }
@@ -282,34 +212,11 @@ class Job:
             arguments["reference"] = self.model.reference.digest
         return settings | {k: v for k, v in arguments.items() if v is not None}
 
-    def _digest(self, ds: xr.Dataset) -> str:
-        cube_part = self.used(ds)
-        digest = hashlib.sha256()
-        for name, v in sorted(cube_part.variables.items(), key=lambda item: str(item[0])):
-            digest.update(f"{name} {v.dims} {v.shape} {v.attrs.get('units')}".encode())
-        for coordinate in (
-            cube_part[d] for d in sorted(map(str, cube_part.sizes)) if d in cube_part.coords
-        ):
-            digest.update(_bytes(coordinate.values))
-        digest.update(str(cube_part.coords.get(crs_coordinate(ds) or "", "")).encode())
-        for index in self.blocks.examples():
-            part = self.part(ds, index).compute(scheduler="synchronous")
-            for name in sorted(map(str, part.data_vars)):
-                digest.update(_bytes(part[name].values))
-        return digest.hexdigest()
-
     @cached_property
     def key(self) -> str:
         """Key of this job on workers; equal jobs have equal keys."""
         content = json.dumps([self.store, self.shapley, self._settings()], default=str)
         return f"{self.model.id}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-
-
-def _bytes(values: np.ndarray) -> bytes:
-    """Return the bytes of an array; all NaN have the same bits."""
-    if values.dtype.kind == "f":
-        return np.where(np.isnan(values), np.nan, values).tobytes()
-    return values.tobytes() if values.dtype.kind in "iubM" else str(values.tolist()).encode()
 
 
 def cell_variables(maps: xr.Dataset, blocks: Blocks) -> list[str]:

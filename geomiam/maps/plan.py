@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,10 +216,9 @@ def plan_map(
     )
     map_template = template(ds, job)
     need = check_memory(job, map_template)
-    job.warn_if_outside(ds)
+    shares: list[float] = []
+    job.warn_if_outside(_with_shares(job.examples(ds), shares))
     base = resident()  # before the trial, which leaves memory behind
-    parts = [job.part(ds, index) for index in job.blocks.examples()]
-    share = float(np.mean([cells_with_data(part).mean() for part in parts]))
     trial = try_block(job, ds, out=_bytes_of_results(job, map_template))
     workers, threads = parallel_blocks(client)
     return MapPlan(
@@ -233,9 +232,16 @@ def plan_map(
         base=base,
         bytes_of_cube=sum(v.nbytes for v in job.used(ds).data_vars.values()),
         bytes_of_map=sum(map_template[n].nbytes for n in cell_variables(map_template, job.blocks)),
-        share=share,
+        share=float(np.mean(shares)),
         rate=trial.rate,
     )
+
+
+def _with_shares(parts: Iterable[xr.Dataset], shares: list[float]) -> Iterator[xr.Dataset]:
+    """Yield parts of a cube, and add the share of cells with data of each to a list."""
+    for part in parts:
+        shares.append(float(cells_with_data(part).mean()))
+        yield part
 
 
 def check_memory(job: Job, map_template: xr.Dataset) -> int:

@@ -15,7 +15,8 @@ import xarray as xr
 from geomiam.errors import MissingModality
 from geomiam.inference.allocator import keep_freed_memory
 from geomiam.inference.cells import torch_threads
-from geomiam.maps.job import BlockResult, Index, Job
+from geomiam.maps.blocks import Index
+from geomiam.maps.job import BlockResult, Job
 from geomiam.maps.plan import parallel_blocks
 from geomiam.progress import log, progress_bar
 from geomiam.workers import active_client

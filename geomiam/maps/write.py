@@ -228,7 +228,6 @@ def _make_store(
     job = replace(job, store=place.growing)
     map_template = template(ds, job)
     check_memory(job, map_template)
-    job.warn_if_outside(ds)
     prints = job.fingerprints(ds)
     with place.output_lock(overwrite, inputs=inputs):
         marks = place.resume(prints) if job.options.resume else None

@@ -74,6 +74,20 @@ def test_a_stopped_map_goes_on_and_ends_equal(small, cube, stopped_path, tmp_pat
     assert report.cells == int(full_map.notnull().any("species").sum())
 
 
+def test_the_graph_is_built_once_for_blocks_of_equal_shape(small, cube, tmp_path, monkeypatch):
+    """Nine blocks: those at the right edge are narrower. The first graph is that of the template."""
+    compute, shapes = jobs.Job.compute, []
+
+    def counted(job, part):
+        shapes.append((part.sizes["y"], part.sizes["x"]))
+        return compute(job, part)
+
+    monkeypatch.setattr(jobs.Job, "compute", counted)
+    with dask.config.set(scheduler="synchronous"):
+        gm.write_map(cube, small, tmp_path / "map.zarr", chunks=CHUNKS, progress=False)
+    assert shapes == [(1, 1), (4, 5), (4, 4)]
+
+
 def test_leftovers_of_a_torn_write_are_swept(small, cube, stopped_path):
     torn = Path(Place(str(stopped_path)).growing) / "suitability" / "c" / "0" / "0.abc.partial"
     torn.write_bytes(b"torn")
