@@ -111,11 +111,11 @@ def cost(call: Call) -> dict[str, Any]:
     call()  # imports and caches are not planning
     ds, seconds = planning.timed(call)
     tracemalloc.start()
-    held = call()
+    result = call()
     held_bytes = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     lazy = ds[[n for n, v in ds.data_vars.items() if v.chunks]]  # base values are computed
-    layer = max(held.data_vars.values(), key=lambda v: v.ndim)
+    layer = max(result.data_vars.values(), key=lambda v: v.ndim)
     blocks = len(layer.chunksizes["y"]) * len(layer.chunksizes["x"])
     return {
         "blocks": blocks,

@@ -12,14 +12,14 @@ def map_ratio(results: dict[str, Any]) -> str:
     """Return the CPU time of maps against that of the bare model."""
     rows = []
     for name, r in results.items():
-        bare, whole = median(r["bare"]), median(r["map"])
+        bare, map_seconds = median(r["bare"]), median(r["map"])
         rows.append(
             [
                 name,
                 f"{r['cells']:,}",
                 f"{r['cells'] // r['blocks']:,}",
                 f"{1e6 * bare / r['cells']:.1f}",
-                f"{1e6 * (whole - bare) / r['cells']:.1f}",
+                f"{1e6 * (map_seconds - bare) / r['cells']:.1f}",
                 f"{r['ratio']:.3f} ({r['least']:.3f} to {r['largest']:.3f})",
             ]
         )
