@@ -19,7 +19,7 @@ class MapCost:
 
     See Also
     --------
-    geomiam.MapPlan.cost : return the cost of a planned map.
+    geomiam.plan_map : return the plan whose method ``cost`` returns it.
 
     Examples
     --------
