@@ -24,14 +24,18 @@ HEAD = (
 
 def shrinkage_section(path: Path) -> str:
     """Return what was measured, as a table and its summary."""
-    run = json.loads(path.read_text(encoding="utf-8"))["blocks"]
+    results = json.loads(path.read_text(encoding="utf-8"))
+    run = results["blocks"]
     rows = [
         _line(name, number, part)
         for name, row in run.items()
         for number, part in enumerate(row["parts"])
         if part["slopes"] != [None] * len(part["slopes"])
     ]
-    return "\n\n".join([TEXT, table(HEAD, rows), _summary(run) + " " + REST]) + "\n"
+    return (
+        "\n\n".join([TEXT, table(HEAD, rows), " ".join([_summary(run), REST, *_nearby(results)])])
+        + "\n"
+    )
 
 
 def _line(name: str, number: int, part: dict[str, Any]) -> list[str]:
@@ -71,6 +75,17 @@ def _summary(run: dict[str, Any]) -> str:
     return f"Log loss with shrinkage: {'; '.join(texts)}."
 
 
+def _nearby(results: dict[str, Any]) -> list[str]:
+    """Return what was measured on random sites in place of blocks."""
+    return [
+        f"With random sites held out in place of blocks (`--nearby`; {name}) the difference is {part['difference']:+.3f} ± "
+        f"{part['standard_error']:.3f}, and the calibration slope {part['without']['slope']:.2f} → "
+        f"{part['with']['slope']:.2f}."
+        for name, row in results.get("nearby", {}).items()
+        for part in row["parts"]
+    ]
+
+
 TEXT = """## Shrinkage: probabilities at new places
 
 A network that learned from 50 sites is too certain at the next ones. Where the labels are a survey (`bce`, no background) and the
@@ -100,7 +115,6 @@ REST = (
     "The line for all species was as good in the log loss and moves the predictions of all species towards a common "
     "prevalence; a slope about the prevalence without new levels predicted too few presences of rare species (compared once; no "
     "command repeats it). "
-    "The correction is that for places as far from the sites as the blocks of the folds; nearer to them, predictions may be "
-    "too cautious, which `--nearby` measures. With one modality visible the sum of the predictions can exceed the presences: "
+    "With one modality visible the sum of the predictions can exceed the presences: "
     "the levels are those with all predictors."
 )
