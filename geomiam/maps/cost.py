@@ -40,7 +40,7 @@ class MapCost:
     price: float
     """Price of the core hours."""
     bytes_per_worker: int
-    """Memory limit of a worker."""
+    """Memory limit of a worker with one thread: 1.5 times its estimated peak."""
     bytes_of_cube: int
     """Bytes of the predictors before compression."""
     bytes_of_map: int

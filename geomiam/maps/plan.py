@@ -76,8 +76,12 @@ class MapPlan:
     @property
     def peak_per_worker(self) -> int:
         """Estimated peak memory of a process in bytes."""
+        return self._peak(self.threads)
+
+    def _peak(self, threads: int) -> int:
+        """Return the estimated peak memory of a process with a number of threads."""
         per_thread = self.bytes_per_task + self.bytes_of_network
-        return int(self.base + RESERVE + self.threads * (RESERVE + FRAGMENTS * per_thread))
+        return int(self.base + RESERVE + threads * (RESERVE + FRAGMENTS * per_thread))
 
     @property
     def seconds(self) -> float:
@@ -105,8 +109,8 @@ class MapPlan:
         cells : float, optional
             Cells with data, such as 5.8e8 for the land of Europe at 100 m. Default: those of this cube.
         hours : float, optional
-            Hours in which the map should be complete, from which the number of workers follows. Default: the
-            workers of this plan.
+            Hours until the map should be complete, which determine the number of workers. Default: as many workers
+            as blocks of this plan run at the same time.
         price_per_gb_month : float
             Of storage, for 10⁹ bytes.
 
@@ -130,7 +134,7 @@ class MapPlan:
             self.cells * self.share if cells is None else cells,
             self.rate,
             bytes_per_cell=(self.bytes_of_cube / self.cells, self.bytes_of_map / self.cells),
-            peak_per_worker=self.peak_per_worker,
+            peak_per_worker=self._peak(1),
             workers=self.workers,
             hours=hours,
             price_per_core_hour=price_per_core_hour,

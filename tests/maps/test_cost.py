@@ -39,7 +39,12 @@ def test_core_hours_are_cells_over_the_rate_of_one_core(plan):
 def test_workers_follow_from_the_hours(plan):
     cost = replace(plan, rate=1000.0).cost(0.5, cells=7.2e9, hours=300)
     assert cost.workers == math.ceil(2000 / 300) and cost.hours == pytest.approx(2000 / 7)
-    assert cost.bytes_per_worker == int(1.5 * plan.peak_per_worker)
+
+
+def test_the_memory_of_a_worker_is_that_of_one_thread(plan):
+    serial_plan, parallel_plan = replace(plan, threads=1), replace(plan, threads=16)
+    assert parallel_plan.peak_per_worker > serial_plan.peak_per_worker
+    assert parallel_plan.cost(0.5).bytes_per_worker == int(1.5 * serial_plan.peak_per_worker)
 
 
 def test_storage_is_that_of_the_predictors_and_the_map(plan):
