@@ -92,14 +92,21 @@ class MapFlags:
         bool, typer.Option("--plan", help="Print memory and time, estimated by a trial, and stop.")
     ] = False
     price_per_core_hour: Annotated[
-        float | None, typer.Option(help="With --plan: print core hours, workers and price, too.")
+        float | None,
+        typer.Option(help="With --plan: also print core hours, workers and cost; in any currency."),
     ] = None
     cells: Annotated[
         float | None,
-        typer.Option(help="For that price: cells with data, such as 5.8e8; default: of the cube."),
+        typer.Option(
+            help="With --price-per-core-hour: cells with data of a larger map, such as 5.8e8; default: those of the cube."
+        ),
     ] = None
     hours: Annotated[
-        float | None, typer.Option(help="For that price: hours until the map is complete.")
+        float | None,
+        typer.Option(
+            help="With --price-per-core-hour: hours until the map is complete; more workers for fewer hours. "
+            "Default: the workers of the plan."
+        ),
     ] = None
     overwrite: Overwrite = False
 
@@ -161,8 +168,8 @@ class TrainOptions:
     shrink: Annotated[
         bool | None,
         typer.Option(
-            help="Survey whose members are chosen on folds: scale the logits towards the prevalence, so that "
-            "probabilities hold at new places. Default: yes."
+            help="For surveys with absences: correct overconfident probabilities, by the spatial folds that choose "
+            "the fusion. Default: yes."
         ),
     ] = None
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None

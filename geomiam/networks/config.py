@@ -60,13 +60,13 @@ class NetworkConfig(FrozenFields):
     sigma: float = Field(0.01, gt=0, description="deviation of the initial frequencies")
     squares: bool = Field(
         False,
-        description="squares of the values of series, images and vectors are inputs beside the values; "
-        "never of linear members",
+        description="squares of the values of series, images and vectors are inputs, too; not in linear "
+        "members",
     )
     private_windows: bool = Field(
         False,
-        description="each window of a series has separate weights; without attention between windows, "
-        "shared weights see the mean of the windows only",
+        description="each window of a series has separate weights; with shared weights, a network without "
+        "attention between windows sees only their mean",
     )
     attention: Literal["dense", "sparse"] = Field("dense", description="of blocks over tokens")
     budget: float = Field(

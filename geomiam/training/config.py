@@ -77,8 +77,8 @@ class TrainingConfig(FrozenFields):
     )
     shrink: bool = Field(
         True,
-        description="where spatial folds choose the members for a survey: scale the logits towards the "
-        "prevalence by the slope of the folds' predictions",
+        description="multiply the logits of a survey by the calibration slope of the folds' predictions, "
+        "where spatial folds choose the members; no other fit is changed",
     )
     holdout: float = Field(
         0.15, ge=0, lt=1, description="share of sites that validate; 0: all train (keep='last')"

@@ -23,7 +23,7 @@ from geomiam.training.losses import base_logits
 LEAST = 0.05
 """Smallest slope, for predictions without any skill: above 0, so that places keep their order."""
 LIMIT = 6.0
-"""Largest distance from the prevalence that counts, odds of 400 times.
+"""Largest distance of a logit from that of the prevalence; greater ones are cut. It is a factor of 400 in the odds.
 
 A place far outside the training range has logits of hundreds and would determine the slope alone.
 """
@@ -32,16 +32,16 @@ STEPS, CLOSE = 100, 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Shrinkage:
-    """The line ``level + slope (logit - base)`` of each species, with one slope."""
+    """The new logit of each species, ``level + slope (logit - base)``, with one slope for all."""
 
     fold_slope: float
     """Slope of the predictions of the folds."""
     slope: float
-    """That of a model of all sites."""
+    """Slope to expect for a model that trains on all sites."""
     base: np.ndarray
     """Log-odds of the prevalence of each species ``(S,)``."""
     level: np.ndarray
-    """Their new values ``(S,)``, with which the mean of the folds' predictions is the prevalence."""
+    """New logits in place of ``base`` ``(S,)``: with them the mean of the folds' predictions is the prevalence."""
 
     @classmethod
     def of(

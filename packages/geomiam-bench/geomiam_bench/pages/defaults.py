@@ -28,9 +28,9 @@ are fewer), added up over the species.
 | final weights | those of the last step; schedule-free AdamW averages the weights over the steps (Defazio et al. 2024) |
 | learning rate | 3e-3 (9e-3 for `linear` and `quadratic`), lower in proportion for networks wider than 64; it rises over the first tenth of the steps, at most 100 |
 | batch, masks | 128 sites; MIAM. For `linear` and `quadratic` with 50 sites or more, a quarter of the sites of a batch keep all their predictors: one set of weights serves every subset there, and masking alone moves it away from the weights for all predictors |
-| members | width 64, 4 heads, 1 block, 16 frequencies; values of series, images and vectors beside their squares (not in `linear`); separate weights for each window of a series; kinds chosen as below |
+| members | width 64, 4 heads, 1 block, 16 frequencies; squares of the values of series, images and vectors as further inputs (not in `linear`), and separate weights for each window of a series, see [Concepts](concepts.md#fusions-and-members); kinds chosen as below |
 | loss | from the labels, see [Losses](losses.md) |
-| probabilities | of a survey: logits times the slope of the folds' predictions, see [Shrinkage](#shrinkage-probabilities-at-new-places) |
+| probabilities | for a survey, logits are multiplied by the calibration slope of the folds' predictions, see [Shrinkage](#shrinkage-probabilities-at-new-places) |
 
 **Members.** The prediction is the mean of the logits of several small networks. `linear` adds up the variables, like a
 logistic regression. `quadratic` adds their squares. `sum` has a hidden layer. `group` lets groups of variables attend to
@@ -49,8 +49,8 @@ error in `model.about["validation"]`.
 `model.about["rule"]`, `print(model)` and the model card state the settings, the members that were chosen, and why: the AUC of
 the mix and of the best one, or the reason that no choice was made.
 
-**To change a setting** pass it in a mapping; all others still follow the rule. On the command line each setting is a flag
-of `geomiam fit`. With `holdout` above 0, that share of the sites does not train and chooses the best epoch.
+**To change a setting** pass it in a mapping; all others still follow the rule. On the command line
+most settings are flags of `geomiam fit`; the others, such as `squares` and `private_windows`, can be changed in Python only. With `holdout` above 0, that share of the sites does not train and chooses the best epoch.
 
 ```python
 model = gm.fit(sites, schema, training={"steps": 2000, "loss": "maxent"}, network={"width": 128})

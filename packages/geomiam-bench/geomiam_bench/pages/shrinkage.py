@@ -88,33 +88,37 @@ def _nearby(results: dict[str, Any]) -> list[str]:
 
 TEXT = """## Shrinkage: probabilities at new places
 
-A network that learned from 50 sites is too certain at the next ones. Where the labels are a survey (`bce`, no background) and the
-folds chose the members, `gm.fit` corrects this with the predictions that the choice has made anyway, so it costs no training:
+A network that was trained on 50 sites is overconfident at other places: its predictions there are too close to 0 and 1. `gm.fit` corrects
+this if the labels are a survey (`bce`, no background) and the folds chose the members. It uses the predictions that were made for this
+choice, so no further training is needed:
 
-1. *Slope.* A logistic regression of all labels on the logits of the mix at the sites of its folds, with one slope for all species
-   and an intercept for each (a shrinkage factor, Copas 1983; van Houwelingen & le Cessie 1990). Logits count from the prevalence
-   of the sites that trained, at most 6 to each side: one place far outside the training range would determine the slope
-   otherwise. It is at least .05 and at most 1.
-2. *More sites.* The networks of the folds had fewer sites than the model, so they are more overconfident. A slope s / (s + e / n) of a
-   signal s and an error e / n has odds proportional to the number of sites n: a slope of .5 with two thirds of the sites becomes .6.
+1. *Slope.* A logistic regression of all labels on the logits of the chosen mix, at sites that did not train it. It has one slope for all
+   species and an intercept for each species (a shrinkage factor, Copas 1983; van Houwelingen & le Cessie 1990). A logit is taken as its
+   difference to that of the prevalence in the sites that trained, limited to ±6, since otherwise one place far outside the training
+   range would determine the slope. The slope is at least .05 and at most 1.
+2. *More sites.* The networks of the folds had fewer sites than the model, so they are more overconfident. If the signal in the logits has the
+   variance s and their error has the variance e / n with n sites, the slope is s / (s + e / n). Then slope / (1 − slope) is proportional
+   to n: a slope of .5 with two thirds of the sites becomes .6.
 3. *Level.* The level of each species is set so that the mean of its predictions in the folds is its prevalence.
 
-Slope and levels are multiplied into the weights and biases of the head. So every subset of the predictors, member and Shapley value has
-them, and the saved model has the format of every other. Ranks within a species, thresholded maps and AUC do not change; the spread and
-Shapley values are smaller on the logit scale. `model.about["rule"]["shrinkage"]`, `print(model)` and the card state the slope.
-`training={"shrink": False}` or `geomiam fit --no-shrink` turns it off. Settings by hand, published recipes, fixed members and presence-only
-data are not shrunk: suitability relative to a background has no frequency to be compared with.
+The weights and biases of the head are changed accordingly. So the shrinkage holds for every subset of the predictors, every member and every
+Shapley value, and the format of saved models is the same. The order of the predictions of a species does not change, nor do AUC and
+maps with a threshold from the folds. On the logit scale the spread and the Shapley values become smaller.
+`model.about["rule"]["shrinkage"]`, `print(model)` and the model card state the slope.
+`training={"shrink": False}` or `geomiam fit --no-shrink` turns shrinkage off. Models with settings by hand, published recipes, fixed members
+or presence-only data are not shrunk. For presence-only data, suitability is relative to the background, and no observed frequency can be
+compared with it.
 
-The table has the default fit with and without shrinkage on real surveys, on three folds of spatial blocks, of which the fit saw nothing. A part
-is a random part of the set, or for all sites a draw of the folds. *Slopes* are those of the three fits. Log loss: mean over sites
-and species, probabilities between .001 and .999; ± is one standard error over blocks. *Single modalities*: change of the log loss with one
-modality visible. *Calibration slope*: of all species together, 1 is right, below 1 overconfident. The form of the shrinkage was chosen on part 0
-among a line for all species, a slope about the prevalence, and this one, so the other parts are the test of it.
+The table compares the default fit with and without shrinkage on real surveys. Three folds of spatial blocks were held out from the whole fit
+and scored. A part is a random part of the set; for all sites it is one draw of the folds. *Slopes* are those of the three fits. Log loss: mean
+over sites and species, probabilities between .001 and .999; ± is one standard error over blocks. *Single modalities*: change of the log loss
+with one modality visible. *Calibration slope*: for all species together; 1 is right, below 1 is overconfident. The form of the shrinkage was
+chosen on part 0 among three: a line for all species, a slope around the prevalence without new levels, and this one. So the other parts test it.
 `geomiam-bench calibration FOLDER --sets ""` repeats the measurement."""
 REST = (
-    "The line for all species was as good in the log loss and moves the predictions of all species towards a common "
-    "prevalence; a slope about the prevalence without new levels predicted too few presences of rare species (compared once; no "
-    "command repeats it). "
+    "Of the other two forms, the line for all species had the same log loss, but it moves the predictions of all species "
+    "towards a common prevalence. The slope around the prevalence without new levels predicted too few presences of rare "
+    "species (compared once; no command repeats it). "
     "With one modality visible the sum of the predictions can exceed the presences: "
     "the levels are those with all predictors."
 )
