@@ -16,9 +16,9 @@ import xarray as xr
 from geomiam.errors import LabelError, MemoryRefused
 
 MOST_BYTES = 4 * 2**30
-"""Bytes of a table of labels, at most, where labels are read in parts."""
+"""Most bytes of the table of labels that is made from the compact form."""
 PART = 2**21
-"""Labels that become compact at a time: few enough for the cache."""
+"""Labels that are converted to the compact form at a time: few enough for the cache."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """TabM as a baseline: networks that share most of their weights, from its authors' library.
 
-Gorishniy et al. (2025, arXiv:2410.24210). One network predicts all species of a region, on the likelihood of
-``maxent-like`` and ``deepmaxent``, so that the baselines differ in their layers only. Hidden predictors are the
-mean.
+Gorishniy et al. (2025, arXiv:2410.24210). One network predicts all species of a region. Its likelihood is that of ``maxent-like``
+and ``deepmaxent``, so the baselines differ in their layers only. Hidden predictors are replaced by their mean.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from geomiam.training.losses import maxent, record_weight
 
 @dataclass(frozen=True)
 class TabM:
-    """Settings of the library, except for narrower layers and a number of epochs that is fixed."""
+    """Settings of the training; those of the library, except for narrower layers and a fixed number of epochs."""
 
     onehot: ClassVar[bool] = True
     engine: ClassVar[str] = "tabm"

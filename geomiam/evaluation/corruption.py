@@ -37,8 +37,8 @@ def corrupt(
         Variables of each modality, and which of them are categorical.
     error : {"noise", "shift"}
         ``noise`` adds an independent normal error to each number. ``shift`` adds one constant to all
-        marked numbers of a variable, with a random sign. Categories are replaced: by noise with the
-        category of another site that is drawn at random, by a shift with one category for all.
+        marked numbers of a variable, with a random sign. Categories are replaced: with ``noise`` by the
+        category of a site that is drawn at random, with ``shift`` by one category for all.
     size : float
         Standard deviation of the noise, or length of the shift, in standard deviations of the variable
         over the sites; at least 0. Categories are replaced at any size above 0.
@@ -68,7 +68,9 @@ def corrupt(
     False
     """
     if error not in get_args(Error):
-        raise SelectionError(f"no error {error!r}; choose from {', '.join(get_args(Error))}")
+        raise SelectionError(
+            f"error={error!r} is not supported; choose from {', '.join(get_args(Error))}"
+        )
     check_number(
         "size",
         size,

@@ -117,7 +117,9 @@ def missingness_sweep(
     names = read_labels(test)[1]
     pattern_functions = named_patterns(patterns)
     if effect not in EFFECTS:
-        raise SelectionError(f"no effect {effect!r}; choose from {', '.join(EFFECTS)}")
+        raise SelectionError(
+            f"effect={effect!r} is not supported; choose from {', '.join(EFFECTS)}"
+        )
     scorers = [_Scorer(as_predictor(p), n, train, test) for n, p in predictors.items()]
     seeds = np.random.default_rng(rng).integers(2**31, size=repeats)
     cases = []

@@ -141,7 +141,7 @@ def _bands(task: VariableTask) -> list[str]:
     band = task.source.band
     if isinstance(band, int):
         raise SourceError(
-            f"'{task.variable.name}': band {band} of scenes; name it, such as band: red"
+            f"'{task.variable.name}': band: {band} is a number, but bands of scenes have names, such as band: red"
         )
     if band is None or band == "all":
         band = task.source.variable or task.variable.name

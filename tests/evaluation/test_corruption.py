@@ -90,7 +90,9 @@ def test_no_size_and_no_marks_change_nothing(data, schema):
 
 def test_bad_requests_are_refused(data, schema):
     entries = at_random(data, schema, share=0.5, rng=0)
-    with pytest.raises(SelectionError, match="no error 'rust'; choose from noise, shift"):
+    with pytest.raises(
+        SelectionError, match="error='rust' is not supported; choose from noise, shift"
+    ):
         corrupt(data, entries, schema, error="rust")
     with pytest.raises(SelectionError, match=r"\['soil'\] cannot be changed"):
         corrupt(data.drop_vars("soil"), entries, schema)
@@ -131,7 +133,7 @@ def test_a_sweep_scores_wrong_and_missing_values_of_the_same_entries(sites, eith
     xr.testing.assert_equal(tables["missing"]["hidden"], tables["noise"]["hidden"])
     first, second = (t["mean_auc"].squeeze().values for t in tables.values())
     assert first[0] == second[0] and first[1] != second[1]
-    with pytest.raises(SelectionError, match="no effect 'rust'"):
+    with pytest.raises(SelectionError, match="effect='rust' is not supported"):
         missingness_sweep(
             sites, sites, schema, predictors={"m": either_model}, effect="rust", **options
         )

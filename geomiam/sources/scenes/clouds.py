@@ -57,7 +57,7 @@ def cloud_mask(
     if isinstance(mask, str):
         if mask not in (AUTO, rule.asset):
             raise SourceError(
-                f"mask={mask!r} is not supported; use '{rule.asset}', a list of its "
+                f"mask={mask!r} is not supported; use '{rule.asset}' or 'auto', a list of its "
                 f"{'bits' if rule.bits else 'classes'}, a function or None"
             )
         codes = (*rule.hidden, *rule.snow) if snow == "mask" else rule.hidden
@@ -65,8 +65,8 @@ def cloud_mask(
     codes = tuple(int(c) for c in mask)
     if not codes or not set(codes) <= set(rule.codes):
         raise SourceError(
-            f"mask={list(mask)} are not {'bits' if rule.bits else 'classes'} of {rule.asset}, which go "
-            f"from {min(rule.codes)} to {max(rule.codes)}"
+            f"mask={list(mask)}: use {'bits' if rule.bits else 'classes'} of {rule.asset}, which are "
+            f"{min(rule.codes)} to {max(rule.codes)}"
         )
     return CloudMask(rule, codes, margin=margin)
 

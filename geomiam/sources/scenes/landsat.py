@@ -74,8 +74,8 @@ def landsat(
 ) -> xr.Dataset:
     """Read Landsat Collection 2 Level-2 onto a grid, NaN for clouds, shadows and gaps.
 
-    It reads as :func:`geomiam.sentinel2` does: scenes are masked on their pixels by QA_PIXEL, then those
-    of one day are combined and resampled to the grid.
+    As by :func:`geomiam.sentinel2`, each scene is masked on its pixels, here by QA_PIXEL. Then the scenes of
+    one day are combined and resampled to the grid.
 
     Parameters
     ----------

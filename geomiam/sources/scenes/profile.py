@@ -1,4 +1,4 @@
-"""What the reading of scenes needs to know of a collection: bands, mask, and which scenes are one step in time."""
+"""Profiles of collections of scenes: bands, mask, and which scenes are one step in time."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def scene_request(
     for name in names:
         profile.band(name)
     if max_cloud is not None and not 0 <= max_cloud <= 100:
-        raise SourceError(f"max_cloud={max_cloud}: a percentage from 0 to 100")
+        raise SourceError(f"max_cloud={max_cloud} is not a percentage; use a number from 0 to 100")
     times = period(time, first=profile.first)
     search = Search(extent_of_grid(grid), *times, max_cloud, profile.collections)
     return SceneRequest(grid, search, names, profile, clouds, query.properties)

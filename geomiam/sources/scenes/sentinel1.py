@@ -54,8 +54,8 @@ def sentinel1(
 ) -> xr.Dataset:
     """Read Sentinel-1 backscatter with radiometric terrain correction (RTC) onto a grid.
 
-    It reads as :func:`geomiam.sentinel2` does. Radar sees through clouds, so that pixels are hidden only
-    by ``mask=`` of the options.
+    Scenes are combined and resampled as by :func:`geomiam.sentinel2`. Radar penetrates clouds, so pixels
+    are hidden only by ``mask=`` of the options.
 
     Parameters
     ----------
@@ -67,11 +67,11 @@ def sentinel1(
     source
         ``"planetary-computer"``; or a STAC catalog or items as for :func:`geomiam.sentinel2`.
     orbit
-        Only the scenes of one direction, as the item states it; default: both. The scenes of a day with
-        different directions are separate steps in time.
+        ``"ascending"`` or ``"descending"``: only the scenes of this direction; default: both. Scenes of one
+        day with different directions are separate steps in time.
     units
-        ``"1"``: linear power. ``"dB"``: 10 log10 of the result, so that averages and medians are those of
-        power.
+        ``"1"``: linear power. ``"dB"``: decibels, 10 log10 of the power. Averages and medians are computed
+        before, from power.
 
     Returns
     -------
