@@ -95,10 +95,11 @@ def missing_section(path: Path, pictures: Path) -> str:
     shares = [f"{s:.0%}" for s in sweep["share"].values]
     has_errors = set(settings.get("effects", ())) - {"missing"}
     errors_text = (
-        "*noise*: each number of these entries has an independent normal error of one standard deviation of "
-        "the variable, each category is that of another site. *shift*: all of them have the same error of one "
-        "standard deviation. The entries are those that are missing under the same pattern, so `miam` in the "
-        "table of missing data is the score if the errors had been detected and hidden. "
+        "*noise*: each wrong number has an independent normal error of one standard deviation of the variable, "
+        "and each wrong category is that of a site drawn at random. *shift*: all wrong numbers of a variable have "
+        "the same error of one standard deviation. The wrong entries are those that the table of the same pattern "
+        "without *noise* and *shift* hides. So `miam` in that table is the score if the errors were detected and "
+        "hidden. "
         if has_errors
         else ""
     )

@@ -35,9 +35,10 @@ def extrapolation_section(path: Path, pictures: Path) -> str:
         [
             "## What novelty costs",
             "The error of a site depends on its species: a site with few species has small errors under any model, and new "
-            "environments often have few species. So each held-out site is predicted twice. The *far* model lacks the fold of the "
-            "site. The *near* models have as many training sites, among them half of the fold, but not the site. *Excess*: error under the far model less "
-            "error under the near model. *Squared less prevalence*: squared error less that of the prevalence in training. Rank correlations "
+            "environments often have few species. So each held-out site is predicted twice. The *far* model trains without the fold of the "
+            "site. The *near* models train on as many sites, among them half of the fold, but not the site itself. *Excess*: error of the far model "
+            "less error of the near model. *Squared less prevalence*: squared error less that of a constant prediction, the prevalence in "
+            "training. Rank correlations "
             f"(Spearman) with the dissimilarity index, and 95 % intervals by {run['settings']['resamples']} resamples of spatial blocks; "
             f"{run['settings']['folds']} folds. All errors are listed. Three kinds of folds were planned: clusters of the predictors, quarters of their first component, and spatial blocks; a pair without a row was not computed.",
             _summary(sets),
