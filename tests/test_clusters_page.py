@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,28 +72,6 @@ def test_the_script_of_the_job_is_that_of_dask_jobqueue():
     scripts = [shown("text")[0], names["script"]]
     plain = [re.sub(address, "tcp://", re.sub(python, "python -m", t, flags=re.M)) for t in scripts]
     assert plain[0].split() == plain[1].split()
-
-
-@pytest.mark.slow
-def test_a_job_starts_workers_that_write_a_map(names, tmp_path, monkeypatch):
-    """A shell runs the script of the job in place of SLURM."""
-    jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
-    from distributed import Client
-
-    sbatch = tmp_path / "bin" / "sbatch"
-    sbatch.parent.mkdir()
-    sbatch.write_text('#!/bin/sh\nsh "$1" > /dev/null 2>&1 &\necho "Submitted batch job $!"\n')
-    sbatch.with_name("scancel").write_text('#!/bin/sh\nkill "$1"\n')
-    for program in sbatch.parent.iterdir():
-        program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(sbatch.parent), prepend=os.pathsep)
-    options = {"cores": 1, "processes": 1, "memory": "2GB", "interface": None}
-    scheduler = {"host": "127.0.0.1", "dashboard_address": None}
-    with jobqueue.SLURMCluster(**options, scheduler_options=scheduler) as cluster:
-        cluster.scale(jobs=1)
-        with Client(cluster) as client:
-            gm.write_map(names["cube"], names["model"], "map.zarr", client=client, progress=False)
-    assert Path("map.zarr").is_dir()
 
 
 def test_the_parts_of_the_kubernetes_file_fit_each_other():

@@ -440,14 +440,14 @@ def test_a_separate_head_learns_a_new_species_and_no_bit_of_the_others(model):
 @pytest.mark.parametrize("fusion", GROWING)
 def test_a_head_learns_a_new_species_from_features_that_were_trained(fusion):
     """A frozen model of a few steps may lack what the new species needs: then the AUC is chance."""
-    every_site = {"epochs": 20, "holdout": 0, "keep": "last", "batch": 128, "lr": 0.02}
+    every_site = {"epochs": 40, "holdout": 0, "keep": "last", "batch": 128, "lr": 0.02}
     model = trained(fusion, sites=known(world(300)), **every_site)
     sites, test = (world(n, seed=s).drop_vars(["vh", "profile"]) for n, s in ((300, 1), (400, 3)))
     three_species = gm.finetune(
         model, sites, train="head", training=quick(weight_decay=0.1, **every_site)
     )
     auc = gm.evaluate(three_species, test, subsets="all")["auc"].sel(species="third", subset="all")
-    assert float(auc) > 0.7  # group 0.76, token 0.76, linear 0.91
+    assert float(auc) > 0.7  # 0.81 to 0.95 over three seeds
 
 
 def test_maxents_level_is_set_for_the_new_species_alone():
