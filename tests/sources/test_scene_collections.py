@@ -186,7 +186,7 @@ def test_bands_and_masks_that_landsat_has_not_are_refused(tmp_path):
         read([item], bands="B04")
     with pytest.raises(SourceError, match="mask='scl' is not supported; use 'qa_pixel'"):
         read([item], mask="scl")
-    with pytest.raises(SourceError, match="bits of qa_pixel, which go from 0 to 7"):
+    with pytest.raises(SourceError, match="bits of qa_pixel, which are 0 to 7"):
         read([item], mask=[11])
     with pytest.raises(SourceError, match="is a pixel quality band, not a band"):
         read([item], bands="qa_pixel")
