@@ -167,7 +167,7 @@ def missingness(
             low, high = curve.min(repeats), curve.max(repeats)
             panel.fill_between(curve["share"], low, high, alpha=0.12, lw=0, color=line["color"])
         panel.set_title(str(pattern).replace("-", " "), fontsize=11)
-        panel.set_xlabel("share missing")
+        panel.set_xlabel("share of the entries")
         panel.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
         quiet(panel)
     axes[0].set_ylabel("AUC (mean over species)")
