@@ -42,8 +42,9 @@ class BlockGraph:
         outputs: Arrays = {}
         for name, v in maps.data_vars.items():
             if v.chunks is not None:
-                tasks |= dict(v.data.dask)
-                outputs[str(name)] = (v.dims, (v.data.name, *(0 for _ in v.dims)), v.attrs)
+                array = v.data.rechunk(v.shape)  # layers of fewer groups are padded by a second chunk
+                tasks |= dict(array.dask)
+                outputs[str(name)] = (v.dims, (array.name, *(0 for _ in v.dims)), v.attrs)
         return cls(tasks, inputs, outputs)
 
     def __call__(self, part: xr.Dataset) -> xr.Dataset:

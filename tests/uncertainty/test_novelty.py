@@ -271,7 +271,7 @@ def test_a_written_map_has_the_layers_and_resumes(cube, model, new, tmp_path, mo
     from geomiam.maps.job import Job
 
     options = gm.MapOptions(novelty=True)
-    chunks, compute = {"y": 6, "x": 7}, Job.compute
+    chunks, compute = {"y": 6, "x": 7}, Job._computed
     calls = []
 
     def interrupted(job, part):
@@ -281,7 +281,7 @@ def test_a_written_map_has_the_layers_and_resumes(cube, model, new, tmp_path, mo
         return compute(job, part)
 
     with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
-        patch.setattr(Job, "compute", interrupted)
+        patch.setattr(Job, "_computed", interrupted)
         with pytest.raises(KeyboardInterrupt):
             gm.write_map(cube, model, tmp_path / "map.zarr", chunks=chunks, options=options)
     reference = model.reference
