@@ -42,7 +42,8 @@ class BlockGraph:
         outputs: Arrays = {}
         for name, v in maps.data_vars.items():
             if v.chunks is not None:
-                array = v.data.rechunk(v.shape)  # layers of fewer groups are padded by a second chunk
+                # a layer of fewer groups than the map is padded by a second chunk
+                array = v.data.rechunk(v.shape)
                 tasks |= dict(array.dask)
                 outputs[str(name)] = (v.dims, (array.name, *(0 for _ in v.dims)), v.attrs)
         return cls(tasks, inputs, outputs)
