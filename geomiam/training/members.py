@@ -160,11 +160,7 @@ def validated(
             raise
         warn(TrainingWarning(f"no spatial validation: {error}", "no spatial validation"))
         return network, {}, fold_of_sites, None
-    if plan.folds == 1:
-        masks = [hold_out(table.labels, blocks.number, share=SHARE, rng=rng)]
-    else:
-        fold = spatial_folds(table.labels, blocks.number, folds=plan.folds, rng=rng)
-        masks = [fold == number for number in range(plan.folds)]
+    masks = _held_out(setup, blocks.number, rng)
     for number, mask in enumerate(masks):
         fold_of_sites[mask] = number
     rows = predicted_sites(masks, len(table.species) * (len(table.schema.modalities) + 1))
@@ -198,6 +194,15 @@ def validated(
         ),
     }
     return network, scores, fold_of_sites, shrinkage
+
+
+def _held_out(setup: Setup, blocks: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return the sites ``(n,)`` that each fold holds out, as whole blocks ``(n,)``."""
+    labels, folds = setup.table.labels, setup.plan.folds
+    if folds == 1:
+        return [hold_out(labels, blocks, share=SHARE, rng=rng)]
+    fold = spatial_folds(labels, blocks, folds=folds, rng=rng)
+    return [fold == number for number in range(folds)]
 
 
 def _fold_predictor(

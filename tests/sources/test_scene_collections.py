@@ -57,7 +57,7 @@ def landsat_item(
     folder, name="LC09_L2SP_010065_20220129_02_T1", *, date="2022-01-29T15:28:34.39Z",
     platform="landsat-9", bands=None, qa=None, corner=CORNER, has_scale=True,
 ):  # fmt: skip
-    """A scene as on Planetary Computer; ``has_scale=False``: without scale and offset, as of USGS."""
+    """A scene in the layout of Planetary Computer; ``has_scale=False``: of USGS, without scale and offset."""
     values = {"red": numbers(1, low=7273, high=43636, size=SIDE), **(bands or {})}
     values["qa_pixel"] = np.full((SIDE, SIDE), CLEAR, "uint16") if qa is None else qa
     assets = {}

@@ -46,8 +46,9 @@ class SiteTable:
     ) -> SiteTable:
         """Read sites into memory: predictors ``(site, *own dims)`` and labels ``presence(site, species)``.
 
-        Labels that are a dask array become compact. The schema is that of a model, or bound by :func:`geomiam.data.infer.read_schema`. Variables that
-        are not listed in ``variables`` count as missing. Raises LabelError, and as :func:`read_arrays`.
+        Labels that are a dask array become compact. The schema is that of a model, or bound by
+        :func:`geomiam.data.infer.read_schema`. Variables that are not listed in ``variables`` count as
+        missing. Raises LabelError, and as :func:`read_arrays`.
         """
         labels, species = (
             any_labels(sites)
@@ -97,7 +98,8 @@ def read_arrays(
 def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return labels ``(n, S)`` as a table and species names.
 
-    Raises the same errors as :func:`any_labels`, and MemoryRefused if ``presence`` is a dask array and too large as a table.
+    Raises the same errors as :func:`any_labels`, and MemoryRefused if ``presence`` is a dask array and too
+    large as a table.
     """
     labels, names = any_labels(sites)
     return as_table(labels), names
