@@ -77,9 +77,12 @@ class Shrinkage:
 
     def text(self) -> str:
         """Return what was done and why, for the reasons of the rule."""
+        at = f"at places held out of training (calibration slope {self.fold_slope:.2f}"
+        if self.slope == 1:
+            return f"probabilities were not too extreme {at}), so they are not moved towards the prevalence"
         return (
-            f"logits times {self.slope:.2f} about the prevalence of each species, as the slope of the labels on "
-            f"the folds' logits is {self.fold_slope:.2f}"
+            f"probabilities were too extreme {at}, where 1 is right), so they are moved towards the prevalence of "
+            f"each species (log-odds times {self.slope:.2f})"
         )
 
     def scaled(self, logits: np.ndarray) -> np.ndarray:

@@ -190,11 +190,17 @@ def test_the_model_states_it_and_keeps_it_when_saved(models, sites, tmp_path):
     model = models[True]
     shrinkage = model.about["rule"]["shrinkage"]
     for text in (str(model), card(model)):
-        assert f"logits times {shrinkage['slope']:.2f}" in text
-        assert f"logits is {shrinkage['fold_slope']:.2f}" in text
+        assert f"calibration slope {shrinkage['fold_slope']:.2f}, where 1 is right" in text
+        assert f"prevalence of each species (log-odds times {shrinkage['slope']:.2f})" in text
     saved_model = gm.load_model(model.save(tmp_path / "model"))
     assert saved_model.id == model.id and saved_model.about["rule"]["shrinkage"] == shrinkage
     xr.testing.assert_equal(gm.predict(sites, saved_model), gm.predict(sites, model))
+
+
+def test_a_slope_of_one_is_stated_as_no_correction():
+    nothing = np.zeros(1)
+    text = Shrinkage(1.0, 1.0, nothing, nothing).text()
+    assert "not too extreme" in text and "slope 1.00" in text and "times" not in text
 
 
 def test_a_model_of_one_member_is_scaled_too(models, sites):
