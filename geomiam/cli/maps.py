@@ -135,12 +135,7 @@ def _map(
         raise GeomiamError(
             "--out is missing: the map to write; or pass --plan to print the plan only"
         )
-    if flags.price_per_core_hour is not None and not flags.plan:
-        raise GeomiamError("--price-per-core-hour is a part of the plan: pass --plan as well")
-    if flags.price_per_core_hour is None and (flags.cells or flags.hours):
-        raise GeomiamError(
-            "--cells and --hours need a price: pass --price-per-core-hour, such as 0.05"
-        )
+    cost_settings = flags.cost_settings()
     if flags.out is not None and not flags.plan:
         claim_map(flags.out, flags.overwrite, inputs=[model, cube])  # before data are read
     data, loaded_model = gm.open_cube(cube), gm.load_model(model)
@@ -164,8 +159,8 @@ def _map(
         if flags.plan:
             plan = gm.plan_map(data, loaded_model, **shared)
             say(str(plan))
-            if (price := flags.price_per_core_hour) is not None:
-                say(str(plan.cost(price, cells=flags.cells, hours=flags.hours)))
+            if cost_settings is not None:
+                say(str(plan.cost(**cost_settings)))
             return
         out, overwrite = str(flags.out), flags.overwrite
         say(

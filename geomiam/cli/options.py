@@ -108,16 +108,59 @@ class MapFlags:
             "Default: the workers of the plan."
         ),
     ] = None
+    price_per_gb_month: Annotated[
+        float | None,
+        typer.Option(
+            help="With --price-per-core-hour: also print the price of storage, for 10⁹ bytes and a month."
+        ),
+    ] = None
     overwrite: Overwrite = False
 
+    def cost_settings(self) -> dict[str, Any] | None:
+        """Return the checked settings of the cost of a map; None without a price of a core hour."""
+        from geomiam.maps.cost import check_cost
 
+        price = self.price_per_core_hour
+        values = {n: getattr(self, n) for n in ("cells", "hours", "price_per_gb_month")}
+        if price is None:
+            flags = " and ".join(
+                f"--{n.replace('_', '-')}" for n, v in values.items() if v is not None
+            )
+            if flags:
+                raise GeomiamError(
+                    f"{flags}: without a price of core hours, no cost is computed; pass --price-per-core-hour, "
+                    "such as 0.05"
+                )
+            return None
+        if not self.plan:
+            raise GeomiamError("--price-per-core-hour is a part of the plan: pass --plan as well")
+        settings = {"price_per_core_hour": price, **values}
+        settings["price_per_gb_month"] = self.price_per_gb_month or 0.0
+        check_cost(**settings)
+        return settings
+
+
+MASKING = ("masking", "masks")
 COMMON = ("schema", "seed", "checkpoint", "overwrite")
-NETWORK = ("fusion", "members", "width", "heads", "depth", "dropout")
+NETWORK = (
+    *("fusion", "members", "width", "heads", "depth", "dropout"),
+    *("squares", "private_windows"),
+)
 LOOP = (
-    *("epochs", "steps", "batch", "lr", "weight_decay", "warmup", "complete", "masks_per_step"),
+    *(
+        "epochs",
+        "steps",
+        "epoch_steps",
+        "batch",
+        "lr",
+        "weight_decay",
+        "warmup",
+        "complete",
+        "masks_per_step",
+    ),
     *("holdout", "keep", "patience", "block"),
 )
-LOSS = ("loss", "evenness", "shrink", "epoch_steps", "joint_epochs", "joint_lr")
+LOSS = ("loss", "evenness", "shrink", "joint_epochs", "joint_lr")
 DEVICE = ("accelerator", "devices", "precision")
 STORED = ("reference_sites",)
 
@@ -153,6 +196,19 @@ class TrainOptions:
     depth: Annotated[int | None, typer.Option(help="Transformer layers.")] = None
     dropout: Annotated[
         float | None, typer.Option(help="Share of activations that dropout sets to 0.")
+    ] = None
+    squares: Annotated[
+        bool | None,
+        typer.Option(
+            help="Squares of the values of series, images and vectors are inputs, too; not in linear members. "
+            "Default: yes; no with --recipe and in 'pretrain'."
+        ),
+    ] = None
+    private_windows: Annotated[
+        bool | None,
+        typer.Option(
+            help="Separate weights for each window of a series. Default: yes; no with --recipe and in 'pretrain'."
+        ),
     ] = None
     loss: Annotated[
         str | None,

@@ -13,6 +13,7 @@ from geomiam.cli.options import (
     DEVICE,
     LOOP,
     LOSS,
+    MASKING,
     NETWORK,
     STORED,
     ModelPath,
@@ -27,20 +28,22 @@ from geomiam.outputs.kinds import MODEL
 from geomiam.outputs.paths import expand, real_path
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")]
+ENCODER = tuple(name for name in NETWORK if name != "members")
+"""Options of the network of ``pretrain``, which trains one member."""
 Kinds = Annotated[
     list[str] | None,
     typer.Option("--kind", help="VARIABLE=KIND, to correct an inferred kind; repeat."),
 ]
 
 
-@with_options(options=("masking", "masks", *NETWORK, *LOSS, *LOOP, *STORED, *DEVICE, *COMMON))
+@with_options(options=(*MASKING, *NETWORK, *LOSS, *LOOP, *STORED, *DEVICE, *COMMON))
 def fit(
     sites: SitesPath,
     out: Out,
     kind: Kinds = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Published recipe to train: masksdm, ume, ume-mma, maestro, …"),
+        typer.Option(help="Published recipe to train: ume-mma, ume, masksdm, maestro, …"),
     ] = None,
     start: Annotated[
         Path | None, typer.Option(help="Model directory to start from, such as that of 'pretrain'.")
@@ -113,7 +116,7 @@ def _strategy(masking: str | None, masks: str | None) -> Any:
     return gm.masking.named(masking or "miam", per_sample=masks == "sample")
 
 
-@with_options(options=("masking", "fusion", "width", *LOOP, *COMMON))
+@with_options(options=(*MASKING, *ENCODER, *LOOP, *DEVICE, *COMMON))
 def pretrain(
     data: Annotated[Path, typer.Argument(help="Cube or sites: Zarr store. Labels are not read.")],
     out: Out,
@@ -129,13 +132,13 @@ def pretrain(
     import geomiam as gm
 
     _reserve(out, options, inputs=[data, options.schema])
-    network = gm.NetworkConfig(**options.given("fusion", "width"))
-    training = gm.TrainingConfig(**options.given(*LOOP))
+    network = gm.NetworkConfig(**options.given(*ENCODER))
+    training = gm.TrainingConfig(**options.given(*LOOP, *DEVICE))
     cube = _open(data)
     model = gm.pretrain(
         cube,
         _schema(cube, options.schema, None, kinds=kinds_of(kind, options.schema)),
-        masking=gm.masking.named(options.masking) if options.masking else None,
+        masking=_strategy(options.masking, options.masks),
         network=network,
         training=training,
         checkpoint=options.checkpoint,
@@ -145,7 +148,7 @@ def pretrain(
     _save(model, out, options)
 
 
-@with_options(options=(*LOOP, *STORED, *COMMON))
+@with_options(options=(*MASKING, *LOOP, *STORED, *DEVICE, *COMMON))
 def finetune(
     model: ModelPath,
     sites: SitesPath,
@@ -172,7 +175,8 @@ def finetune(
         gm.open_sites(sites).load(),
         schema=options.schema,
         train=cast(Any, train),  # the library checks it
-        training=options.given(*LOOP, *STORED) or None,
+        training=options.given(*LOOP, *STORED, *DEVICE) or None,
+        masking=_strategy(options.masking, options.masks),
         checkpoint=options.checkpoint,
         rng=options.seed,
     )

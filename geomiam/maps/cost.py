@@ -74,6 +74,26 @@ class MapCost:
         return rows
 
 
+def check_cost(
+    *,
+    cells: float | None,
+    hours: float | None,
+    price_per_core_hour: float,
+    price_per_gb_month: float,
+) -> None:
+    """Refuse prices below 0, and cells or hours that are not above 0; None is the default of the plan."""
+    prices = {
+        "price_per_core_hour": price_per_core_hour,
+        "price_per_gb_month": price_per_gb_month,
+    }
+    for name, price in prices.items():
+        if not (isfinite(price) and price >= 0):
+            raise SettingError(f"{name} is {price}; pass a price, such as 0.05")
+    for name, value in {"cells": cells, "hours": hours}.items():
+        if value is not None and not (isfinite(value) and value > 0):
+            raise SettingError(f"{name} is {value}; pass a number above 0")
+
+
 def cost_of(
     cells: float,
     rate: float,
@@ -86,16 +106,12 @@ def cost_of(
     price_per_gb_month: float,
 ) -> MapCost:
     """Return the cost of a number of cells with data; ``bytes_per_cell`` are those of cube and map."""
-    settings = {
-        "price_per_core_hour": price_per_core_hour,
-        "price_per_gb_month": price_per_gb_month,
-    }
-    for name, value in settings.items():
-        if not (isfinite(value) and value >= 0):
-            raise SettingError(f"{name} is {value}; pass a price, such as 0.05")
-    for name, value in {"cells": cells, "hours": 1 if hours is None else hours}.items():
-        if not (isfinite(value) and value > 0):
-            raise SettingError(f"{name} is {value}; pass a number above 0")
+    check_cost(
+        cells=cells,
+        hours=hours,
+        price_per_core_hour=price_per_core_hour,
+        price_per_gb_month=price_per_gb_month,
+    )
     core_hours = cells / rate / HOUR
     if hours is not None:
         workers = ceil(core_hours / hours)

@@ -76,15 +76,47 @@ def test_numbers_without_a_meaning_are_refused(plan, change, reason):
         plan.cost(options.pop("price"), **options)
 
 
-def test_the_command_line_prints_the_cost_with_the_plan(tmp_path):
-    gm.write_cube(make_cube()[VARIABLES], tmp_path / "cube.zarr", progress=False)
-    any_model().save(tmp_path / "model")
-    command = ["predict", str(tmp_path / "model"), str(tmp_path / "cube.zarr")]
-    price = ["--price-per-core-hour", "0.05", "--cells", "5.8e8", "--hours", "12"]
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cost")
+    gm.write_cube(make_cube()[VARIABLES], folder / "cube.zarr", progress=False)
+    any_model().save(folder / "model")
+    return ["predict", str(folder / "model"), str(folder / "cube.zarr")]
+
+
+CORE_HOUR = ("--price-per-core-hour", "0.05")
+
+
+def test_the_command_line_prints_the_cost_with_the_plan(command):
+    price = [*CORE_HOUR, "--cells", "5.8e8", "--hours", "12", "--price-per-gb-month", "0.02"]
     result = CliRunner().invoke(app, [*command, "--plan", *price])
     assert result.exit_code == 0, result.output
     assert "580,000,000, at" in result.output and "price: " in result.output
-    refusal = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "map.zarr"), *price])
-    assert refusal.exit_code and "pass --plan as well" in str(refusal.exception or refusal.output)
-    refusal = CliRunner().invoke(app, [*command, "--plan", *price[2:]])
-    assert refusal.exit_code and "need a price" in str(refusal.exception or refusal.output)
+    rows = dict(line.split(": ", 1) for line in result.output.splitlines() if ": " in line)
+    assert rows["duration"].endswith("hours") and rows["price of storage"].endswith("per month")
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--out", "map.zarr", *CORE_HOUR), "pass --plan as well"),
+        (("--plan", "--cells", "0"), "--cells: without a price of core hours"),
+        (
+            ("--plan", "--cells", "0", "--hours", "0"),
+            "--cells and --hours: without a price of core hours",
+        ),
+        (
+            ("--plan", "--price-per-gb-month", "0"),
+            "--price-per-gb-month: without a price of core hours",
+        ),
+        (("--plan", *CORE_HOUR, "--cells", "0"), "cells is 0.0; pass a number above 0"),
+        (("--plan", *CORE_HOUR, "--hours", "nan"), "hours is nan; pass a number above 0"),
+        (("--plan", *CORE_HOUR, "--price-per-gb-month", "-1"), "price_per_gb_month is -1.0"),
+    ],
+)
+def test_the_command_line_refuses_what_has_no_effect_before_the_trial(
+    command, flags, reason, monkeypatch
+):
+    monkeypatch.delattr(gm, "plan_map")  # a refusal comes before it
+    refusal = CliRunner().invoke(app, [*command, *flags])
+    assert refusal.exit_code and reason in str(refusal.exception or refusal.output)
