@@ -198,8 +198,8 @@ def test_the_model_states_it_and_keeps_it_when_saved(models, sites, tmp_path):
 
 
 def test_a_slope_of_one_is_stated_as_no_correction():
-    nothing = np.zeros(1)
-    text = Shrinkage(1.0, 1.0, nothing, nothing).text()
+    zeros = np.zeros(1)
+    text = Shrinkage(1.0, 1.0, zeros, zeros).text()
     assert "not too extreme" in text and "slope 1.00" in text and "times" not in text
 
 
