@@ -202,6 +202,10 @@ class Source(ReadOptions):
                 f"'{wrong[0]}' belongs to kind: {' or '.join(BELONGS[wrong[0]])}, found kind: "
                 f"{self.kind}; remove '{wrong[0]}' or set another kind"
             )
+        if self.max_cloud is not None and self.product == "sentinel1":
+            raise ValueError(
+                "'max_cloud' is for optical scenes, since radar has no cloud cover; remove it"
+            )
         if self.kind == "stac" and not self.time:
             raise ValueError("kind: stac needs 'time:', such as time: 2021-04/2021-09")
         return self

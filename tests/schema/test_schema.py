@@ -123,6 +123,13 @@ def test_a_wrong_kind_is_reported_with_all_kinds(tmp_path):
     assert ", ".join(KINDS) in message_text
 
 
+def test_a_cloud_cover_of_radar_is_refused(tmp_path):
+    source = "{kind: stac, product: sentinel1, time: '2021', max_cloud: 20}"
+    message_text = message(tmp_path, f"sources:\n  radar: {source}\n{CATALOG}")
+    assert "line 2: " in message_text
+    assert "'max_cloud' is for optical scenes, since radar has no cloud cover" in message_text
+
+
 @pytest.mark.parametrize(
     ("entry", "setting", "kind"),
     [

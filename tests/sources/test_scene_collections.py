@@ -345,6 +345,38 @@ def test_codes_of_layover_and_shadow_are_hidden_where_they_are_named(tmp_path):
         backscatter([radar_item(tmp_path, "pc", date="2019-12-15T00:43:39Z")], mask=[2])
 
 
+def test_a_mask_that_hides_nothing_is_refused(tmp_path):
+    item = radar_item(tmp_path, "pc", date="2019-12-15T00:43:39Z")
+    with pytest.raises(
+        SourceError, match="mask='mask' would hide nothing: the codes of a mask of layover"
+    ):
+        backscatter([item], mask="mask")
+    for codes in (3, True, ["cloud"], [], [256]):
+        with pytest.raises(SourceError, match="use a list of classes of mask, which are 0 to 255"):
+            backscatter([item], mask=codes)
+
+
+def test_a_function_masks_by_the_bands_where_no_item_has_a_mask(tmp_path, recwarn):
+    item = radar_item(tmp_path, "pc", date="2019-12-15T00:43:39Z")
+    options = gm.sources.SceneOptions(mask=lambda part: part.vv > 0.1, dilate=0)
+    ds = gm.sources.sentinel1(RADAR, "2019-12", source=[item], options=options).compute()
+    np.testing.assert_array_equal(np.isnan(ds.vv[0]), power(1) > 0.1)
+    assert ds.asset.values.tolist() == ["vv", "vh"] and not ds.failed.values.any()
+    assert not [w for w in recwarn if issubclass(w.category, AssetsFailed)]
+    with pytest.raises(SourceError, match=r"its argument is a Dataset of \['vv', 'vh'\]"):
+        backscatter([item], mask=lambda part: part.mask == 2)
+
+
+def test_plans_state_offsets_only_where_items_decide_on_them(tmp_path):
+    radar = radar_item(tmp_path, "r", date="2019-12-15T00:43:39Z")
+    plans = [
+        gm.sources.plan_sentinel1(RADAR, "2019-12", source=[radar]),
+        gm.sources.plan_landsat(LIKE, "2022", source=[landsat_item(tmp_path, "l")], bands="red"),
+    ]
+    for plan in plans:
+        assert "offset" not in repr(plan) and "offset" not in plan._repr_html_()
+
+
 def test_one_call_per_collection_merges_into_one_cube(tmp_path):
     radar = radar_item(tmp_path, "a", date="2022-01-15T00:43:39Z")
     backscatter_cube = gm.sources.sentinel1(LIKE, "2022-01", source=[radar], composite="median")

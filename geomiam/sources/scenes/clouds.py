@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,11 +29,12 @@ class CloudMask:
     codes: tuple[int, ...] = ()  # of the mask's asset; empty if they are not used
     function: Callable[[xr.Dataset], Any] | None = None  # of the user; True = hidden
     margin: float = 0.0  # metres by which hidden areas grow in all directions
+    offered: bool = True  # whether an item has the mask's asset
 
     @property
     def reads_asset(self) -> bool:
         """Whether the mask's asset is read: for its codes, or for the function."""
-        return bool(self.codes) or self.function is not None
+        return self.offered and (bool(self.codes) or self.function is not None)
 
     def radius(self, resolution: float) -> int:
         """Return the margin in pixels, rounded up."""
@@ -60,15 +61,26 @@ def cloud_mask(
                 f"mask={mask!r} is not supported; use '{rule.asset}' or 'auto', a list of its "
                 f"{'bits' if rule.bits else 'classes'}, a function or None"
             )
+        if mask != AUTO and not rule.hidden:
+            raise SourceError(
+                f"mask={mask!r} would hide nothing: the codes of {rule.title} differ between providers; pass "
+                "those to hide, such as mask=[1, 2, 3]"
+            )
         codes = (*rule.hidden, *rule.snow) if snow == "mask" else rule.hidden
         return CloudMask(rule, codes, margin=margin)
-    codes = tuple(int(c) for c in mask)
+    return CloudMask(rule, _codes(mask, rule), margin=margin)
+
+
+def _codes(mask: Any, rule: MaskRule) -> tuple[int, ...]:
+    """Return the codes of a list, each of which the mask's asset may have."""
+    listed = isinstance(mask, Iterable)
+    codes = tuple(mask) if listed else ()
     if not codes or not set(codes) <= set(rule.codes):
         raise SourceError(
-            f"mask={list(mask)}: use {'bits' if rule.bits else 'classes'} of {rule.asset}, which are "
-            f"{min(rule.codes)} to {max(rule.codes)}"
+            f"mask={list(codes) if listed else mask}: use a list of {'bits' if rule.bits else 'classes'} of "
+            f"{rule.asset}, which are {min(rule.codes)} to {max(rule.codes)}"
         )
-    return CloudMask(rule, codes, margin=margin)
+    return tuple(int(c) for c in codes)
 
 
 def hidden_by_asset(values: np.ndarray, clouds: CloudMask, radius: int) -> np.ndarray:

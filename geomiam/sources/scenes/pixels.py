@@ -38,8 +38,8 @@ class SceneSettings:
 
     @property
     def assets(self) -> tuple[str, ...]:
-        """Bands, and the asset of the mask."""
-        return (*self.bands, self.clouds.rule.asset)
+        """Bands and, unless no item has it, the asset of the mask."""
+        return (*self.bands, self.clouds.rule.asset) if self.clouds.offered else self.bands
 
 
 def combined(

@@ -45,12 +45,18 @@ class Plan:
         Lines on scenes and bands that cannot be read, from metadata.
     notes
         Notes on the search.
+    mask_offered
+        Whether a scene has the asset of the mask.
+    offsets_by_item
+        Whether items decide on the offset, as those of Sentinel-2 do.
     """
 
     scenes: pd.DataFrame
     windows: tuple[Window, ...] = field(repr=False)
     lost: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    mask_offered: bool = True
+    offsets_by_item: bool = True
 
     @property
     def dates(self) -> list[str]:
@@ -71,17 +77,19 @@ class Plan:
     def __repr__(self) -> str:
         shares = self.scenes["clear"].dropna()
         clear = f"{shares.mean():.0%} clear by metadata" if len(shares) else "clear share unknown"
-        rules = self.scenes.groupby("offset", dropna=False).size()
-        offsets = ", ".join(f"{n} × {o:g}" for o, n in rules.items())
         head = (
             f"{len(self.scenes)} scenes on {len(self.dates)} dates "
             f"({self.dates[0]} to {self.dates[-1]}), {clear}, "
-            f"{self.bytes / 1e6:,.1f} MB before compression; offsets: {offsets}"
+            f"{self.bytes / 1e6:,.1f} MB before compression"
         )
+        if self.offsets_by_item:
+            counts = self.scenes.groupby("offset", dropna=False).size()
+            head += f"; offsets: {', '.join(f'{n} × {o:g}' for o, n in counts.items())}"
         return "\n".join([head, *self.notes, *self.lost])
 
     def _repr_html_(self) -> str:
-        table = self.scenes[["id", "day", "cloud_cover", "clear", "baseline", "offset"]]
+        by_item = ["baseline", "offset"] if self.offsets_by_item else []
+        table = self.scenes[["id", "day", "cloud_cover", "clear", *by_item]]
         return table_html(repr(self), list(table.columns), table.itertuples(index=False))
 
 
@@ -116,6 +124,10 @@ def make_plan(request: SceneRequest, stac: StacSource | Iterable[Any], access: A
     )
     notes += more_notes
     _check_bands(scenes, request)
+    mask = request.profile.mask.asset
+    mask_offered = not all(mask in s.absent for s in scenes)
+    if not mask_offered:  # a function as mask= uses the bands alone
+        scenes = [replace(s, lost={b: t for b, t in s.lost.items() if b != mask}) for s in scenes]
     without_grid = [_gridless(s) for s in scenes if s.box is None]
     split, overview = request.profile.split, request.overview
     by_day = windows(scenes, request.grid, split=split, overview=overview)
@@ -131,7 +143,10 @@ def make_plan(request: SceneRequest, stac: StacSource | Iterable[Any], access: A
     ]
     profile = request.profile
     table = pd.DataFrame([_row(w.day, p, profile) for w in by_day for p in w.scenes])
-    return Plan(table, tuple(by_day), (*unusable, *without_grid, *lost_bands), tuple(notes))
+    lost = (*unusable, *without_grid, *lost_bands)
+    return Plan(
+        table, tuple(by_day), lost, tuple(notes), mask_offered, offsets_by_item=profile.by_baseline
+    )
 
 
 def _gridless(scene: Scene) -> str:
