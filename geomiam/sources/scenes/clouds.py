@@ -73,11 +73,11 @@ def cloud_mask(
 
 def _codes(mask: Any, rule: MaskRule) -> tuple[int, ...]:
     """Return the codes of a list, each of which the mask's asset may have."""
-    listed = isinstance(mask, Iterable)
-    codes = tuple(mask) if listed else ()
+    is_list = isinstance(mask, Iterable)
+    codes = tuple(mask) if is_list else ()
     if not codes or not set(codes) <= set(rule.codes):
         raise SourceError(
-            f"mask={list(codes) if listed else mask}: use a list of {'bits' if rule.bits else 'classes'} of "
+            f"mask={list(codes) if is_list else mask}: use a list of {'bits' if rule.bits else 'classes'} of "
             f"{rule.asset}, which are {min(rule.codes)} to {max(rule.codes)}"
         )
     return tuple(int(c) for c in codes)

@@ -143,9 +143,14 @@ def make_plan(request: SceneRequest, stac: StacSource | Iterable[Any], access: A
     ]
     profile = request.profile
     table = pd.DataFrame([_row(w.day, p, profile) for w in by_day for p in w.scenes])
-    lost = (*unusable, *without_grid, *lost_bands)
+    lost_lines = (*unusable, *without_grid, *lost_bands)
     return Plan(
-        table, tuple(by_day), lost, tuple(notes), mask_offered, offsets_by_item=profile.by_baseline
+        table,
+        tuple(by_day),
+        lost_lines,
+        tuple(notes),
+        mask_offered,
+        offsets_by_item=profile.by_baseline,
     )
 
 
