@@ -236,3 +236,7 @@ class NeverObserved(UserWarning):
 
 class OtherYear(UserWarning):
     """Embeddings or images are of another year than those that a model was trained with."""
+
+
+class NoWorkers(UserWarning):
+    """The cluster that should do the work has had no worker for a minute; the work waits."""

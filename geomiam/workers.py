@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from geomiam.errors import NoWorkers, warn
+
+PATIENCE = 60.0
+"""Seconds without a worker before a warning, and between warnings."""
+LOOKS = 6
+"""Number of times in this period that the workers are counted."""
 
 
 def active_client() -> Any:
@@ -36,3 +47,41 @@ def received_lines(topic: str) -> list[str]:
     client = active_client()
     events = () if client is None else client.get_events(topic)
     return list(dict.fromkeys(line for _, line in events))
+
+
+@contextmanager
+def warn_without_workers(client: Any) -> Iterator[None]:
+    """Warn regularly while the cluster of a client has no worker: dask waits for one without an end.
+
+    Jobs of a queue may never start, and all workers of an allocation may end before the work does.
+    """
+    if client is None:
+        yield
+        return
+    end = threading.Event()
+    threading.Thread(target=_watch, args=(client, end), daemon=True).start()
+    try:
+        yield
+    finally:
+        end.set()
+
+
+def _watch(client: Any, end: threading.Event) -> None:
+    """Count workers until the end, and warn each time that there was none for a period."""
+    start = last = time.monotonic()
+    while not end.wait(PATIENCE / LOOKS):
+        try:
+            workers = client.nthreads()
+        except Exception:  # the client was closed: errors of many types
+            return
+        now = time.monotonic()
+        if workers:
+            start = last = now
+        elif now - last >= PATIENCE and not end.is_set():
+            last = now
+            warn(
+                f"no worker has been connected to the cluster at {client.scheduler.address} for {now - start:.0f} s, "
+                "and the work waits for one: start workers with cluster.scale(…) or 'dask worker', or, if "
+                "their jobs are in a queue, see its state and their logs",
+                NoWorkers,
+            )

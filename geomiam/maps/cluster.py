@@ -15,6 +15,7 @@ from distributed import WorkerPlugin, as_completed
 
 from geomiam.maps.blocks import Index
 from geomiam.maps.job import BlockResult, Job
+from geomiam.workers import warn_without_workers
 
 JOBS: dict[str, Job] = {}
 """Jobs that this worker received, by key."""
@@ -75,11 +76,12 @@ def on_cluster(
             under_way.add(client.submit(run_piece, job.key, piece, **options))
 
     try:
-        send()
-        for future in under_way:
-            yield future.result()
-            future.release()
+        with warn_without_workers(client):
             send()
+            for future in under_way:
+                yield future.result()
+                future.release()
+                send()
     finally:
         client.cancel([f for f in under_way.futures])
         with suppress(OSError):  # a worker that dies meanwhile needs no removal

@@ -110,6 +110,8 @@ def write_map(
     OutsideTrainingRange
         Before the start, if predictors are outside the training range in more than a fifth of the cells of a
         few blocks. The layer ``outside_range`` has the share for every cell.
+    NoWorkers
+        Each minute, while the cluster has no worker.
 
     See Also
     --------

@@ -141,6 +141,8 @@ def build_cube(
     DoubtfulSource
         If a variable is NaN in every cell, has other units than the catalog, or has a ``nodata:``
         that the type of the file cannot hold.
+    NoWorkers
+        Each minute, while the active cluster has no worker.
 
     See Also
     --------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import threading
 from pathlib import Path
 
 import dask
@@ -17,8 +19,10 @@ from helpers_cluster import Log, process_cluster, processes, wait_for_processes
 from helpers_small import TINY_NETWORK, untrained
 
 import geomiam as gm
+from geomiam import workers
 from geomiam.data.predictors import bind
 from geomiam.data.store import resume
+from geomiam.errors import NoWorkers
 
 pytestmark = pytest.mark.slow
 VARIABLES = ["bio1", "bio12", "slope"]
@@ -70,7 +74,19 @@ def test_workers_that_start_late_receive_blocks(folder):
     assert processes(folder / "log") >= 3  # dask may close a worker and start another one
 
 
-def test_a_cube_is_built_although_a_worker_dies(folder, monkeypatch):
+def test_a_cluster_without_workers_is_reported_until_one_joins(folder, monkeypatch):
+    expected = write("alone.zarr")
+    monkeypatch.setattr(workers, "PATIENCE", 0.3)
+    with process_cluster(0) as (cluster, client), pytest.warns(NoWorkers) as caught:
+        threading.Timer(1.0, cluster.scale, [1]).start()
+        assert write("map.zarr", client=client) == expected
+        address = client.scheduler.address
+    texts = [str(w.message) for w in caught if w.category is NoWorkers]
+    waits = [float(re.search(r"for (\d+) s", t)[1]) for t in texts]
+    assert len(waits) >= 2 and waits == sorted(waits) and all(address in t for t in texts)
+
+
+def test_a_cube_is_built_although_a_worker_joins_late_and_dies(folder, monkeypatch):
     monkeypatch.setattr(resume, "BAND", 1)
     Path("data").mkdir()
     for seed, name in enumerate("ab"):
@@ -80,8 +96,10 @@ def test_a_cube_is_built_although_a_worker_dies(folder, monkeypatch):
     options = {"options": gm.sources.BuildOptions(chunks={"y": 8, "x": 16}), "progress": False}
     with dask.config.set(scheduler="synchronous"):
         gm.build_cube(path, UTM, out="alone.zarr", **options)
-    with process_cluster(1) as (_, client):
+    monkeypatch.setattr(workers, "PATIENCE", 0.2)
+    with process_cluster(0) as (cluster, client), pytest.warns(NoWorkers):
         client.register_plugin(Log(folder / "log", "store", dies_after=3))
+        threading.Timer(0.5, cluster.scale, [1]).start()
         gm.build_cube(path, UTM, out="built.zarr", **options)
     assert processes(folder / "log") == 2
     assert content(Path("built.zarr")) == content(Path("alone.zarr"))

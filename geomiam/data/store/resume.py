@@ -20,6 +20,7 @@ from geomiam.outputs.kinds import CUBE, MARK
 from geomiam.outputs.paths import below, check_names
 from geomiam.outputs.write import remove, replace, write_text
 from geomiam.progress import log, progress_bar
+from geomiam.workers import active_client, warn_without_workers
 
 BAND = 2**27  # approximate number of bytes that are written between two updates of the ledger
 Finish = Callable[[Path, list[str]], Mapping[str, Any]]
@@ -95,7 +96,7 @@ def write_parts(
     attributes that are added to the store. Raises the same errors as :func:`geomiam.data.store.store.write_zarr`.
     """
     check_names([*ds.variables, *ds.dims])
-    with locked_output(path, overwrite) as target:
+    with locked_output(path, overwrite) as target, warn_without_workers(active_client()):
         partial = target.with_name(f".{target.name}.building")
         ledger = Ledger.of(target.with_name(f".{target.name}.building.json"))
         if partial.is_symlink():
