@@ -74,13 +74,13 @@ def _watch(client: Any, end: threading.Event) -> None:
             workers = client.nthreads()
         except Exception:  # the client was closed: errors of many types
             return
-        now = time.monotonic()
+        moment = time.monotonic()
         if workers:
-            start = last = now
-        elif now - last >= PATIENCE and not end.is_set():
-            last = now
+            start = last = moment
+        elif moment - last >= PATIENCE and not end.is_set():
+            last = moment
             warn(
-                f"no worker has been connected to the cluster at {client.scheduler.address} for {now - start:.0f} s, "
+                f"no worker has been connected to the cluster at {client.scheduler.address} for {moment - start:.0f} s, "
                 "and the work waits for one: start workers with cluster.scale(…) or 'dask worker', or, if "
                 "their jobs are in a queue, see its state and their logs",
                 NoWorkers,
