@@ -54,7 +54,7 @@ def api(tmp_path_factory) -> Iterator[str]:
 
 def test_the_stored_notebook_has_its_outputs_and_names_no_machine(stored_value):
     nbformat.validate(stored_value)
-    assert pictures(stored_value) == 7
+    assert pictures(stored_value) == 8
     assert not re.search(
         r"/(tmp|home|work|root|Users)/|127\.0\.0\.1|localhost:\d", str(stored_value)
     )
@@ -85,9 +85,10 @@ def test_the_notebook_runs_and_its_numbers_hold(stored_value, api, tmp_path, mon
     assert "3,599 of 3,599 cells have a prediction" in text
     assert "with the radar: 100% of the cells have a prediction" in text
     assert "under its clouds the image adds 0\n" in text
+    assert "it has no value where it is clear: True\n" in text
     assert float(re.search(r"efficiency: largest difference (\S+)", text)[1]) < 1e-5
     assert score("all", text) > 0.8 and score("radar", text) > 0.7
-    assert pictures(run) == 7
+    assert pictures(run) == 8
     assert [p.name for p in tmp_path.iterdir()] == ["fields"]  # it leaves nothing behind
     assert len(facts(text)) == 6 and facts(text) == facts(text_of(stored_value))
 
