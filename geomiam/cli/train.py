@@ -30,6 +30,8 @@ from geomiam.outputs.paths import expand, real_path
 Out = Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")]
 ENCODER = tuple(name for name in NETWORK if name != "members")
 """Options of the network of ``pretrain``, which trains one member."""
+MOST_LOADED = 2**30
+"""Most bytes of sites that are read into memory before the training."""
 Kinds = Annotated[
     list[str] | None,
     typer.Option("--kind", help="VARIABLE=KIND, to correct an inferred kind; repeat."),
@@ -66,7 +68,7 @@ def fit(
     if recipe and set_by_recipe:
         flags = " and ".join(f"--{name}" for name in set_by_recipe)
         raise GeomiamError(f"--recipe {recipe} sets {flags} itself; pass one of them")
-    data = gm.open_sites(sites).load()
+    data = _sites(sites)
     schema = _schema(data, options.schema, first, kinds=kinds_of(kind, options.schema or start))
     if recipe:
         settings = _recipe(recipe, schema, network, training)
@@ -172,7 +174,7 @@ def finetune(
     _reserve(out, options, inputs=[model, sites, options.schema])
     finetuned_model = gm.finetune(
         gm.load_model(model),
-        gm.open_sites(sites).load(),
+        _sites(sites),
         schema=options.schema,
         train=cast(Any, train),  # the library checks it
         training=options.given(*LOOP, *STORED, *DEVICE) or None,
@@ -222,11 +224,19 @@ def _schema(data: Any, path: Path | None, start: Any, *, kinds: dict[str, str]) 
 
 
 def _open(path: Path) -> Any:
-    """Open a store of sites in memory, or of a cube lazily."""
+    """Open a store of sites or of a cube."""
     import xarray as xr
 
     import geomiam as gm
 
     with xr.open_zarr(expand(path), consolidated=False) as head:
         sites = "site" in head.dims
-    return gm.open_sites(path).load() if sites else gm.open_cube(path)
+    return _sites(path) if sites else gm.open_cube(path)
+
+
+def _sites(path: Path) -> Any:
+    """Open sites: in memory if they need at most 1 GiB, otherwise lazily."""
+    import geomiam as gm
+
+    data = gm.open_sites(path, chunks={})
+    return data if data.nbytes > MOST_LOADED else data.load()

@@ -116,12 +116,15 @@ def scaling_of(model: Model) -> str:
     return identity({k: specification[k] for k in ("schema", "scaler")}, {})
 
 
-def joined(first: Reference, second: Reference, *, limit: int = MOST_SITES) -> Reference:
-    """Return up to ``limit`` sites of both, of which the first may lack the last features."""
-    lacking = second.values.shape[1] - first.values.shape[1]
-    missing = np.full((len(first), lacking), np.nan, np.float32)
-    values = np.concatenate([np.concatenate([first.values, missing], 1), second.values])
-    return Reference.of(values, np.concatenate([first.fold, second.fold]), limit=limit)
+def joined(*samples: Reference, limit: int = MOST_SITES) -> Reference:
+    """Return up to ``limit`` sites of several samples, of which all but the last may lack the last features."""
+    columns = samples[-1].values.shape[1]
+    values = np.full((sum(map(len, samples)), columns), np.nan, np.float32)
+    start = 0
+    for sample in samples:
+        values[start : start + len(sample), : sample.values.shape[1]] = sample.values
+        start += len(sample)
+    return Reference.of(values, np.concatenate([s.fold for s in samples]), limit=limit)
 
 
 def _sample(values: np.ndarray, limit: int) -> np.ndarray:

@@ -7,14 +7,16 @@ outside.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from geomiam.errors import NeverObserved, VariableMismatch, warn
+from geomiam.on_disk import in_parts
 from geomiam.schema.schema import Schema
 from geomiam.schema.variable import Variable
 from geomiam.tokens.layout import segments
@@ -32,6 +34,8 @@ STATISTICS = (*REQUIRED, "edges", "ranges", "limits")
 """Tables of a scaler, those of every saved model first."""
 NEVER = (1.0, 0.0)
 """Limits of a predictor that training never observed: every value is outside."""
+Parts = Callable[[], Iterator[np.ndarray]]
+"""Function that returns the training sites of one variable in parts ``(r, *own dims)``."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,15 @@ class Scaler:
         return cls(**tables)
 
 
-def fit_scaler(arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
-    """Fit the scaler on training sites, arrays ``(n, *own dims)`` by variable; NaN is ignored."""
-    empty = [n for n in schema.variables if not np.isfinite(arrays[n]).any()]
+def fit_scaler(
+    arrays: Mapping[str, np.ndarray], schema: Schema, *, rows: np.ndarray | None = None
+) -> Scaler:
+    """Fit the scaler on sites, arrays ``(n, *own dims)`` by variable; NaN is ignored.
+
+    ``rows`` are the training sites, boolean ``(n,)``; default: all. Arrays are read in parts.
+    """
+    training = {n: partial(in_parts, arrays[n], rows) for n in schema.variables}
+    empty = [n for n, parts in training.items() if not any(np.isfinite(x).any() for x in parts())]
     if empty and len(empty) < len(schema.variables):
         warn(  # the rest of their modality would conceal them
             f"{len(empty)} of {len(schema.variables)} predictors have no value at any training site: "
@@ -125,13 +135,14 @@ def fit_scaler(arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
         )
     scaler = Scaler({}, {}, {})
     for name, variable in schema.variables.items():
-        x = arrays[name]
+        parts = training[name]
         if variable.kind == "categorical":
-            scaler.classes[name] = _classes(x, name)
+            scaler.classes[name] = _classes(parts, name)
         elif variable.kind != "circular":  # an angle has no mean to subtract
-            scaler.mean[name], scaler.std[name] = _moments(x, variable)
+            scaler.mean[name], scaler.std[name] = _moments(parts, variable)
         if variable.symbols:
-            means = segment_means(x, variable, scaler).swapaxes(0, 1)
+            all_means = [segment_means(x, variable, scaler) for x in parts()]
+            means = np.concatenate(all_means).swapaxes(0, 1)
             quantile_means = means if variable.breakpoints == "quantile" else [None] * len(means)
             edges = [breakpoints(variable.symbols, m) for m in quantile_means]
             finite = [m[np.isfinite(m)] for m in means]
@@ -140,10 +151,20 @@ def fit_scaler(arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
     return scaler
 
 
-def with_limits(scaler: Scaler, arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
-    """Return the scaler with the range of training sites ``(n, *own dims)`` per variable."""
+def with_limits(
+    scaler: Scaler,
+    arrays: Mapping[str, np.ndarray],
+    schema: Schema,
+    *,
+    rows: np.ndarray | None = None,
+) -> Scaler:
+    """Return the scaler with the range of sites ``(n, *own dims)`` per variable, of ``rows (n,)`` or all."""
     numbers = {n: v for n, v in schema.variables.items() if is_number(v) and n in arrays}
-    return replace(scaler, limits={n: limits_of(arrays[n], v) for n, v in numbers.items()})
+    limits = {}
+    for name, variable in numbers.items():
+        of_parts = [limits_of(x, variable) for x in in_parts(arrays[name], rows)]
+        limits[name] = _common_limits(np.stack(of_parts))
+    return replace(scaler, limits=limits)
 
 
 def is_number(variable: Variable) -> bool:
@@ -161,17 +182,29 @@ def limits_of(x: np.ndarray, variable: Variable) -> np.ndarray:
     return np.stack([np.where(any_value, low, NEVER[0]), np.where(any_value, high, NEVER[1])], -1)
 
 
-def widened(scaler: Scaler, arrays: Mapping[str, np.ndarray], schema: Schema) -> Scaler:
-    """Return the scaler with ranges that hold further training sites too."""
+def widened(
+    scaler: Scaler,
+    arrays: Mapping[str, np.ndarray],
+    schema: Schema,
+    *,
+    rows: np.ndarray | None = None,
+) -> Scaler:
+    """Return the scaler with ranges that hold further training sites too, ``rows (n,)`` or all."""
     # A model without ranges keeps none, since those of its first sites are not recorded.
-    further, limits = with_limits(scaler, arrays, schema).limits, {}
-    for name, old in scaler.limits.items():
-        ranges = np.stack([old, further.get(name, old)])
-        any_value = (ranges[..., 0] <= ranges[..., 1])[..., None]
-        low = np.where(any_value, ranges, np.inf)[..., 0].min(0)
-        high = np.where(any_value, ranges, -np.inf)[..., 1].max(0)
-        limits[name] = np.where(any_value.any(0), np.stack([low, high], -1), np.array(NEVER))
+    further = with_limits(scaler, arrays, schema, rows=rows).limits
+    limits = {
+        name: _common_limits(np.stack([old, further.get(name, old)]))
+        for name, old in scaler.limits.items()
+    }
     return replace(scaler, limits=limits)
+
+
+def _common_limits(limits: np.ndarray) -> np.ndarray:
+    """Return the limits ``(*channels, 2)`` of several sets of sites together, ``(k, *channels, 2)``."""
+    any_value = (limits[..., 0] <= limits[..., 1])[..., None]
+    low = np.where(any_value, limits, np.inf)[..., 0].min(0)
+    high = np.where(any_value, limits, -np.inf)[..., 1].max(0)
+    return np.where(any_value.any(0), np.stack([low, high], -1), np.array(NEVER))
 
 
 def has_limits(variable: Variable, scaler: Scaler) -> bool:
@@ -258,24 +291,33 @@ def _channels(variable: Variable) -> int:
     return prod(variable.sizes[:-1])
 
 
-def _moments(x: np.ndarray, variable: Variable) -> tuple[np.ndarray, np.ndarray]:
+def _moments(parts: Parts, variable: Variable) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and deviation per channel, feature or date; 0 and 1 without an observed value."""
-    axes, finite = _pooled_axes(x, variable), np.isfinite(x)
-    count = np.maximum(finite.sum(axes, keepdims=True), 1)
     # float64: a float32 sum over many sites loses digits of the mean.
-    mean = np.where(finite, x, 0).sum(axes, keepdims=True, dtype=np.float64) / count
+    total: Any = 0.0
+    count: Any = 0
+    for x in parts():
+        axes, finite = _pooled_axes(x, variable), np.isfinite(x)
+        count = count + finite.sum(axes, keepdims=True)
+        total = total + np.where(finite, x, 0).sum(axes, keepdims=True, dtype=np.float64)
+    count = np.maximum(count, 1)
+    mean: np.ndarray = total / count
+    square: Any = 0.0
     # Two passes. Σx² − n·mean² loses all digits where the mean is large against the deviation.
-    square = np.where(finite, x - mean, 0) ** 2
-    total, count = square.sum(axes, dtype=np.float64), count.squeeze(axes)
+    for x in parts():
+        square = square + (np.where(np.isfinite(x), x - mean, 0) ** 2).sum(axes, dtype=np.float64)
+    count = count.squeeze(axes)
     if isinstance(variable.window, str):  # a date seen at three sites has no deviation to divide by
-        total, count = (np.broadcast_to(t.sum(-1, keepdims=True), t.shape) for t in (total, count))
-    mean, std = mean.squeeze(axes), np.sqrt(total / count)
+        square, count = (
+            np.broadcast_to(t.sum(-1, keepdims=True), t.shape) for t in (square, count)
+        )
+    mean, std = mean.squeeze(axes), np.sqrt(square / count)
     # A constant is divided by 1 and stays 0. MaskSDM adds 1e-4 to every deviation, which depends on units.
     return mean, np.where(std > np.maximum(ROUNDING * np.abs(mean), TINY), std, 1.0)
 
 
-def _classes(x: np.ndarray, name: str) -> np.ndarray:
-    codes = np.unique(x[np.isfinite(x)])
+def _classes(parts: Parts, name: str) -> np.ndarray:
+    codes = np.unique(np.concatenate([np.unique(x[np.isfinite(x)]) for x in parts()]))
     if codes.size and np.abs(codes).max() >= LARGEST_CODE:
         raise VariableMismatch(
             f"'{name}' has class codes up to {np.abs(codes).max():.0f}: from {LARGEST_CODE:,} on, codes that differ "

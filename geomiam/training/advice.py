@@ -9,6 +9,7 @@ import numpy as np
 from geomiam.errors import TrainingWarning, warn
 from geomiam.labels import Labels, label_counts
 from geomiam.model.model import Model
+from geomiam.on_disk import in_parts
 from geomiam.tokens.scaler import ROUNDING
 from geomiam.training.checkpoint import Progress
 from geomiam.training.loop import Run
@@ -45,15 +46,16 @@ def advise(model: Model, run: Run, ends: Sequence[Progress], *, plan: Plan) -> N
 
 def constant_predictors(arrays: Mapping[str, np.ndarray]) -> None:
     """Warn if no predictor ``(n, *own dims)`` varies between the training sites."""
-    for x in arrays.values():
-        is_finite = np.isfinite(x)
-        if not is_finite.any():
-            continue
-        ever_finite = is_finite.any(0)
-        low = np.where(is_finite, x, np.inf).min(0)[ever_finite]
-        high = np.where(is_finite, x, -np.inf).max(0)[ever_finite]
-        if (high - low > ROUNDING * np.maximum(np.abs(low), np.abs(high))).any():
-            return  # values differ by more than the rounding of float32
+    for array in arrays.values():
+        low, high = np.full((2, *array.shape[1:]), np.inf, np.float32)
+        for x in in_parts(array):
+            is_finite = np.isfinite(x)
+            low = np.minimum(low, np.where(is_finite, x, np.inf).min(0, initial=np.inf))
+            high = np.minimum(high, np.where(is_finite, -x, np.inf).min(0, initial=np.inf))
+            observed = np.isfinite(low)
+            least, greatest = low[observed], -high[observed]
+            if (greatest - least > ROUNDING * np.maximum(np.abs(least), np.abs(greatest))).any():
+                return  # values differ by more than the rounding of float32
     names = ", ".join(list(arrays)[:LISTED]) + (" …" if len(arrays) > LISTED else "")
     _warn(
         f"all predictors are constant at the training sites: {names}. The suitability can then follow "

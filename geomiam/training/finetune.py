@@ -41,7 +41,7 @@ from geomiam.training.provenance import provenance
 from geomiam.training.reference import widened_reference
 from geomiam.training.rule import changed, training_steps
 from geomiam.training.supervised import Supervised
-from geomiam.training.table import HoldOut, tables_of
+from geomiam.training.table import HoldOut, encode_sites, tables_of
 
 LOW_RATE = 0.1
 """Factor of the learning rate where all weights are trained further."""
@@ -140,13 +140,13 @@ def finetune(
     predictors = SiteTable.read(sites, new_schema, include_labels=False)
     if additions.schema:
         replace(predictors, schema=additions.schema).checked()
-    training_arrays = {k: a[~mask] for k, a in predictors.arrays.items()}
     with torch_seed(seed):
-        larger, weights = _larger(model, additions, part, training_arrays)
+        larger, weights = _larger(model, additions, part, predictors.arrays, rows=~mask)
     first = len(model.species) if part == "head" else 0  # new rows of the head train separately
     student = of_species(larger, first) if first else larger
     labels = additions.labels[:, first:]
-    (table,) = tables_of(student.encode(predictors.arrays), labels, held_out=[mask])
+    tokens = encode_sites(predictors.arrays, layout=student.layout, scaler=student.scaler)
+    (table,) = tables_of(tokens, labels, held_out=[mask])
     if config.loss != "cross-entropy":
         check_classes(labels, student.species)
     strategy = as_strategy(masking, default=MIAM())
@@ -162,7 +162,7 @@ def finetune(
     if first and (offsets := model.network.offsets) is not None:
         new_offsets = agreement(larger.network, larger.layout)[:, first:]
         larger.network.offsets = torch.cat([offsets.cpu(), new_offsets], 1)
-    scaler = widened(larger.scaler, training_arrays, larger.schema)
+    scaler = widened(larger.scaler, predictors.arrays, larger.schema, rows=~mask)
     record = provenance([run], [end], sites) | held_out.about()
     reference = widened_reference(model.reference, run)
     about = _about(model, additions, part, record)
@@ -208,18 +208,22 @@ def _settings(
 
 
 def _larger(
-    model: Model, additions: Additions, part: Part, arrays: dict[str, np.ndarray]
+    model: Model,
+    additions: Additions,
+    part: Part,
+    arrays: dict[str, np.ndarray],
+    *,
+    rows: np.ndarray,
 ) -> tuple[Model, list[str]]:
     """Return a model with the new species or modalities, and the names of the weights to train."""
-    # ``arrays`` are the predictors of the training sites, by variable.
+    # ``arrays`` are the predictors of all sites by variable, ``rows`` the training sites.
     if part != "new" or additions.schema is None:
         larger = with_species(model, additions.species)
         head = ["head.weight", "head.bias"]
         return larger, head if part == "head" else [*larger.network.state_dict()]
-    new_arrays = {k: arrays[k] for k in additions.schema.variables}
-    scaler = fit_scaler(new_arrays, additions.schema)
+    scaler = fit_scaler(arrays, additions.schema, rows=rows)
     if model.scaler.limits:
-        scaler = with_limits(scaler, new_arrays, additions.schema)
+        scaler = with_limits(scaler, arrays, additions.schema, rows=rows)
     schema = grown_schema(model.schema, additions.schema)
     return with_modalities(model, schema, joined_scaler(model.scaler, scaler))
 

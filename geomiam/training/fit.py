@@ -49,7 +49,8 @@ def fit(
     ----------
     sites : xarray.Dataset
         Predictors ``(site, *own dims)`` and labels ``presence(site, species)``; NaN = missing or not
-        surveyed.
+        surveyed. Dask arrays, as of ``open_sites(path, chunks={})``, may be larger than memory: predictors
+        are copied to temporary files, labels become compact.
     schema : Schema or path, optional
         The predictors and their modalities, or the path of a catalog; inferred if not given.
     masking : Strategy or str, optional
@@ -93,6 +94,8 @@ def fit(
         If labels or predictors cannot be used, with the call that mends it.
     SelectionError
         If ``warm_start`` does not suit the fusion, or is a model of another schema or network.
+    MemoryRefused
+        If predictors are dask arrays and the disk of temporary files has too little space.
     BackboneError
         If a backbone fits no variable, or returns a wrong shape.
 

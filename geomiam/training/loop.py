@@ -25,7 +25,7 @@ import torch
 from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 
-from geomiam.errors import warn
+from geomiam.errors import SettingError, warn
 from geomiam.labels import SparseLabels
 from geomiam.masking import Balance, Constant, Strategy, to_dict
 from geomiam.model.model import Model
@@ -82,6 +82,11 @@ def train(run: Run, checkpoint: Path | None = None, *, name: str = "training") -
     """Train on one device, or on several by processes that share each batch."""
     # The module ends with the weights of the best epoch, or of the last, in evaluation mode.
     run.task.objective(run)  # raises for unsuitable labels before the start
+    if run.table.on_disk and run.config.devices != 1:
+        raise SettingError(
+            f"devices={run.config.devices} needs the predictors in memory, found dask arrays: pass sites.load(), or "
+            "devices=1"
+        )
     fabric = devices(run.config)
     checkpoint = real_path(checkpoint) if checkpoint else None
     progress = fabric.launch(
@@ -277,7 +282,8 @@ def _fingerprint(run: Run) -> str:
     table = run.table
     labels = table.labels.arrays if isinstance(table.labels, SparseLabels) else [table.labels]
     for array in (*table.values, *labels, table.train, *first):
-        digest.update(torch.as_tensor(array).detach().cpu().numpy().tobytes())
+        content = np.ascontiguousarray(torch.as_tensor(array).detach().cpu().numpy())
+        digest.update(content.reshape(-1).view(np.uint8).data)  # without a copy of the values
     return digest.hexdigest()
 
 

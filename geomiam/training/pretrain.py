@@ -20,6 +20,7 @@ from geomiam.masking.registry import as_strategy
 from geomiam.model.model import Model
 from geomiam.networks.config import NetworkConfig
 from geomiam.networks.torch_defaults import standard_torch
+from geomiam.on_disk import in_parts
 from geomiam.progress import with_progress
 from geomiam.schema.schema import Schema
 from geomiam.tokens.layout import Layout
@@ -166,6 +167,9 @@ def _check_encoder(layout: Layout, network: NetworkConfig) -> None:
 
 def _observed_modalities(arrays: dict[str, np.ndarray], schema: Schema) -> np.ndarray:
     """Return which modalities have a value at each site ``(n, M)``, 1 or 0, to balance the blocks."""
-    has = {k: np.isfinite(a).reshape(len(a), -1).any(1) for k, a in arrays.items()}
+    has = {
+        k: np.concatenate([np.isfinite(x).reshape(len(x), -1).any(1) for x in in_parts(a)])
+        for k, a in arrays.items()
+    }
     by_modality = [np.any([has[v] for v in m.variables], 0) for m in schema.modalities.values()]
     return np.stack(by_modality, 1).astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import LabelError, SettingError
 from geomiam.labels import Counts, Labels, SparseLabels, label_counts
+from geomiam.on_disk import array_on_disk, is_on_disk, row_parts
 from geomiam.splits import Blocks, hold_out, site_blocks
 from geomiam.tokens.encode import TokenArrays, encode
 from geomiam.tokens.layout import Layout
@@ -38,17 +39,23 @@ class Table:
     """Row numbers."""
     valid: Tensor
     """Row numbers."""
+    on_disk: bool = False
+    """Whether the values are in temporary files; these stay there."""
 
     def to(self, device: torch.device) -> Table:
-        """Copy all tensors to a device."""
+        """Copy all tensors in memory to a device."""
         labels = self.labels
         labels = labels if isinstance(labels, SparseLabels) else labels.to(device)
         observed, train, valid = (t.to(device) for t in (self.observed, self.train, self.valid))
-        return Table([v.to(device) for v in self.values], observed, labels, train, valid)
+        values = self.values if self.on_disk else [v.to(device) for v in self.values]
+        return replace(
+            self, values=values, observed=observed, labels=labels, train=train, valid=valid
+        )
 
     def batch(self, rows: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return values and observed of the rows."""
-        return [v[rows] for v in self.values], self.observed[rows]
+        """Return values and observed of the rows, on their device."""
+        values = [v[rows.to(v.device)].to(rows.device) for v in self.values]
+        return values, self.observed[rows]
 
     def labels_of(self, rows: Tensor) -> Tensor:
         """Return the labels ``(r, S)`` of the rows, on their device."""
@@ -77,16 +84,33 @@ def make_tables(
     model whose weights are loaded; its training range becomes that of the sites.
     """
     arrays, schema = table.arrays, table.schema
-    training_arrays = {k: a[~np.all(held_out, axis=0)] for k, a in arrays.items()}
+    training_rows = ~np.all(held_out, axis=0)
     if scaler is None:
-        scaler = fit_scaler(training_arrays, schema)  # moments of the sites that train any member
+        # Moments of the sites that train any member.
+        scaler = fit_scaler(arrays, schema, rows=training_rows)
         if len(held_out) > 1:  # a class that one member never saw would have an untrained vector
-            in_every_member = ~np.any(held_out, axis=0)
-            shared = fit_scaler({k: a[in_every_member] for k, a in arrays.items()}, schema)
+            shared = fit_scaler(arrays, schema, rows=~np.any(held_out, axis=0))
             scaler = replace(scaler, classes=shared.classes)
-    scaler = with_limits(scaler, training_arrays, schema)
-    tokens = encode(arrays, layout=Layout.of(schema), scaler=scaler)
+    scaler = with_limits(scaler, arrays, schema, rows=training_rows)
+    tokens = encode_sites(arrays, layout=Layout.of(schema), scaler=scaler)
     return tables_of(tokens, table.labels, held_out=held_out), scaler
+
+
+def encode_sites(
+    arrays: Mapping[str, np.ndarray], *, layout: Layout, scaler: Scaler
+) -> TokenArrays:
+    """Encode all sites as :func:`geomiam.tokens.encode.encode`; on disk if any predictor is."""
+    if not any(map(is_on_disk, arrays.values())):
+        return encode(arrays, layout=layout, scaler=scaler)
+    n = len(next(iter(arrays.values())))
+    values = tuple(array_on_disk((n, p.size, p.width)) for p in layout.parts)
+    observed = array_on_disk((n, layout.size), bool)
+    for part in row_parts(max(values, key=lambda v: v.nbytes)):
+        tokens = encode({k: a[part] for k, a in arrays.items()}, layout=layout, scaler=scaler)
+        observed[part] = tokens.observed
+        for target, source in zip(values, tokens.values, strict=True):
+            target[part] = source
+    return TokenArrays(values, observed)
 
 
 def tables_of(
@@ -95,11 +119,12 @@ def tables_of(
     """Return one table per member from encoded sites and the members' validation sites ``(n,)``."""
     values, observed = [torch.as_tensor(v) for v in tokens.values], torch.as_tensor(tokens.observed)
     table_labels = labels if isinstance(labels, SparseLabels) else torch.as_tensor(labels)
+    on_disk = any(map(is_on_disk, tokens.values))
     tables = []
     for mask in held_out:
         train = torch.as_tensor(np.flatnonzero(~mask))
         valid = torch.as_tensor(np.flatnonzero(mask))
-        table = Table(values, observed, table_labels, train, valid)
+        table = Table(values, observed, table_labels, train, valid, on_disk)
         tables.append(table if mask.any() else table.scored_training())
     return tables
 

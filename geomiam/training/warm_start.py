@@ -28,7 +28,6 @@ from geomiam.training.checkpoint import Progress
 from geomiam.training.config import TrainingConfig
 from geomiam.training.loop import Run, overall, train
 from geomiam.training.losses import base_logits
-from geomiam.training.table import Table
 
 JOINT_RATE = 0.1
 """Learning rate of the joint stage, as a share of the first rate. The paper does not state its value."""
@@ -155,7 +154,8 @@ def _branch_run(run: Run, number: int, modality: str) -> Run:
         )
     values = [v for v, p in zip(table.values, layout.parts) if p.spans[0].modality == modality]
     # Without a site to validate it, a branch is scored where it trains, as a model without holdout.
-    table = Table(values, observed, table.labels, train, valid if len(valid) else train)
+    valid = valid if len(valid) else train
+    table = replace(table, values=values, observed=observed, train=train, valid=valid)
     set_base(branch.network, base_logits(run.config.loss, table.counts(table.train)))
     return replace(
         run,

@@ -61,7 +61,7 @@ def open_sites(path: str | Path, *, chunks: Chunks = None) -> xr.Dataset:
     chunks
         None reads the sites into memory. ``{}`` opens them as dask arrays with the chunks of the store,
         ``{"site": 10_000}`` with others: :func:`geomiam.fit` then reads the labels in parts and keeps
-        them compact.
+        them compact, and copies the predictors to temporary files.
 
     Returns
     -------

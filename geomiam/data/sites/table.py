@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -21,7 +22,12 @@ from geomiam.data.predictors import predictors
 from geomiam.errors import LabelError, MissingVariable, warn
 from geomiam.geo.dims import SITE
 from geomiam.labels import Labels, as_table, check_values, compact_labels, label_counts
+from geomiam.on_disk import array_on_disk, in_parts
+from geomiam.progress import progress_bar
 from geomiam.schema.schema import Schema
+
+READ = 2**27
+"""Bytes of predictors that are read at a time, or one chunk of each variable."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +37,8 @@ class SiteTable:
     sites: xr.Dataset  # source of coordinates, dates and CRS
     schema: Schema
     arrays: dict[str, np.ndarray]
-    """float32 ``(n, *own dims)`` for each variable of the schema; NaN = missing, or not read."""
+    """float32 ``(n, *own dims)`` for each variable of the schema; NaN = missing, or not read. Those that the
+    sites have as dask arrays are in temporary files (:mod:`geomiam.on_disk`)."""
     labels: Labels  # float32 (n, S), or compact; 1, 0, NaN = not surveyed. S = 0 without labels.
     species: tuple[str, ...] = ()  # names of the S species
 
@@ -44,9 +51,9 @@ class SiteTable:
         include_labels: bool = True,
         variables: Collection[str] | None = None,
     ) -> SiteTable:
-        """Read sites into memory: predictors ``(site, *own dims)`` and labels ``presence(site, species)``.
+        """Read sites: predictors ``(site, *own dims)`` and labels ``presence(site, species)``.
 
-        Labels that are a dask array become compact. The schema is that of a model, or bound by
+        Labels that are a dask array become compact, predictors are copied to temporary files. The schema is that of a model, or bound by
         :func:`geomiam.data.infer.read_schema`. Variables that are not listed in ``variables`` count as
         missing. Raises LabelError, and as :func:`read_arrays`.
         """
@@ -69,7 +76,8 @@ class SiteTable:
         """Return the table; MissingVariable if a modality has no value at any site."""
         modalities = self.schema.modalities
         for modality in modalities.values():
-            if not any(np.isfinite(self.arrays[v]).any() for v in modality.variables):
+            arrays = (self.arrays[v] for v in modality.variables)
+            if not any(np.isfinite(x).any() for array in arrays for x in in_parts(array)):
                 raise MissingVariable(
                     f"modality '{modality.name}' is NaN at every site, so that no model can be trained on it; "
                     f"leave it out with schema.subset({[m for m in modalities if m != modality.name]})"
@@ -82,17 +90,42 @@ def read_arrays(
 ) -> dict[str, np.ndarray]:
     """Return ``(n, *own dims)`` for each variable of a bound schema; NaN where the sites do not have it.
 
-    Variables that are not listed in ``variables`` are not read and are NaN. Raises MissingVariable or
-    VariableMismatch if predictors are missing in part, or differ from the schema.
+    Variables that are not listed in ``variables`` are not read and are NaN. Dask arrays are read in parts and
+    returned as arrays in temporary files. Raises MissingVariable or VariableMismatch if predictors are missing
+    in part, or differ from the schema, and MemoryRefused if the disk has too little space.
     """
     arrays = predictors(sites, schema, variables=variables)
     n, missing = sites.sizes[SITE], np.float32(np.nan)
+    data = {name: array.transpose(SITE, ...) for name, array in arrays.items()}
+    lazy = {name: array.data for name, array in data.items() if array.chunks is not None}
+    on_disk = _copied(lazy, n)
     return {
-        name: np.asarray(arrays[name].transpose(SITE, ...).values)
-        if name in arrays
+        name: on_disk[name]
+        if name in on_disk
+        else np.asarray(data[name].values)
+        if name in data
         else np.broadcast_to(missing, (n, *variable.sizes))
         for name, variable in schema.variables.items()
     }
+
+
+def _copied(arrays: dict[str, Any], n: int) -> dict[str, np.ndarray]:
+    """Return dask arrays ``(n, *own dims)`` as arrays in temporary files."""
+    if not arrays:
+        return {}
+    import dask
+
+    copies = {name: array_on_disk(a.shape, a.dtype) for name, a in arrays.items()}
+    row_bytes = max(1, sum(a.nbytes for a in arrays.values()) // max(1, n))
+    chunk = max(max(a.chunks[0]) for a in arrays.values())
+    # Whole chunks of all variables together: each is read once, and so is what they are computed from.
+    step = max(1, READ // row_bytes // chunk) * chunk
+    starts = range(0, n, step)
+    for start in progress_bar(starts, desc="reading predictors"):
+        part = slice(start, start + step)
+        for name, values in dask.compute({k: a[part] for k, a in arrays.items()})[0].items():
+            copies[name][part] = values
+    return copies
 
 
 def read_labels(sites: xr.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """The performance page of the documentation, from the results of the commands.
 
 The folder of results holds ``shapley.json``, ``gpu.json``, ``maps.json``, ``layers.json``, ``kills.json``, ``planning.json``,
-``overviews.json``, ``training.json`` and ``many-sites.json``; the page has a section for each file that is there.
+``overviews.json``, ``training.json``, ``many-sites.json`` and ``large-predictors.json``; the page has a section for each file that is there.
 All numbers come from the JSON.
 """
 
@@ -18,7 +18,7 @@ from geomiam_bench.pages.markdown import table
 from geomiam_bench.pages.performance_gpu import gpu
 from geomiam_bench.pages.performance_graphs import graphs
 from geomiam_bench.pages.performance_ratio import map_ratio
-from geomiam_bench.pages.performance_sites import many_sites
+from geomiam_bench.pages.performance_sites import large_predictors, many_sites
 from geomiam_bench.pages.performance_text import HEAD, SHEET, WHY
 
 JOBS = {
@@ -59,6 +59,7 @@ def write_page(results: Path, docs: Path) -> None:
         "overviews": overviews,
         "training": training,
         "many-sites": many_sites,
+        "large-predictors": large_predictors,
     }
     for name, write in sections.items():
         path = results / f"{name}.json"

@@ -1,4 +1,4 @@
-"""The section of the performance page on many sites of many species."""
+"""The sections of the performance page on many sites of many species, and on predictors larger than memory."""
 
 from __future__ import annotations
 
@@ -43,5 +43,37 @@ def many_sites(results: dict[str, Any]) -> str:
             f"The peak of the fit grows with the power {slopes['fit_gib']:.2f} of the sites, its seconds with "
             f"{slopes['fit_seconds']:.2f}, those of a step with {slopes['step_ms']:.2f}. See "
             "[large training sets](../howto/large-training.md).",
+        ]
+    )
+
+
+def large_predictors(results: dict[str, Any]) -> str:
+    """Return memory and seconds of fits whose predictors are in temporary files."""
+    rows = [
+        [
+            f"{r['rows']:,}",
+            f"{r['gib']:.1f}",
+            f"{r['memory_gib']:.2f}",
+            f"{r['fit_seconds']:.0f}",
+            f"{r['step_ms']:.0f}",
+        ]
+        for r in results["sizes"]
+    ]
+    head = ["sites", "GiB of predictors", "peak GiB of memory", "CPU seconds: fit", "ms of a step"]
+    slopes = results["slopes"]
+    limit = results["limit_gib"]
+    limited = f" The process could not allocate more than {limit:g} GiB." if limit else ""
+    bands, pixels, _ = results["image"]
+    return "\n\n".join(
+        [
+            "### Predictors larger than memory",
+            f"`geomiam-bench large-predictors`: sites with an image of {bands} × {pixels} × {pixels} values, "
+            f"{results['scalars']} scalars and {results['species']} species are opened lazily and fitted, with the fusion "
+            f"`sum` and {results['steps']} steps for the validation and as many for the model.{limited} CPU seconds of one "
+            "thread; the peak is that of memory that belongs to no file, with all libraries:",
+            table(head, rows),
+            f"The peak grows with the power {slopes['memory_gib']:.2f} of the sites, the seconds with "
+            f"{slopes['fit_seconds']:.2f}, those of a step with {slopes['step_ms']:.2f}. See "
+            "[large training sets](../howto/large-training.md#predictors-larger-than-memory).",
         ]
     )

@@ -1,0 +1,62 @@
+"""Arrays in temporary files, and rows in parts, for sites whose predictors may be larger than memory.
+
+The operating system keeps the pages of a file in memory while there is space, and drops them when there is
+none. A small array in a file is therefore as fast as one in memory. The file has no name, or is deleted when it is
+closed, so that nothing remains of an interrupted process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from geomiam.errors import MemoryRefused
+
+PART = 2**21
+"""Most bytes of the rows that are converted at a time: few enough for the cache."""
+
+
+def row_parts(x: np.ndarray, *, part: int = PART) -> list[slice]:
+    """Return slices of the rows of ``(n, …)``, of nearly equal sizes of at most ``part`` bytes."""
+    # They depend on shape and type only, so that sums are equal to the bit in memory and on disk.
+    n, row_bytes = len(x), prod(x.shape[1:]) * x.dtype.itemsize
+    edges = np.linspace(0, n, max(1, -(-n * row_bytes // part)) + 1).astype(int)
+    return [slice(start, stop) for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist())]
+
+
+def in_parts(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Yield ``(n, …)`` in parts, without the rows that are False in ``rows (n,)``."""
+    for part in row_parts(x):
+        yield x[part] if rows is None else x[part][rows[part]]
+
+
+def is_on_disk(array: np.ndarray) -> bool:
+    """Return whether an array is in a file."""
+    return isinstance(array, np.memmap)
+
+
+def array_on_disk(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
+    """Return an array of zeros in a temporary file; MemoryRefused if the disk has too little space."""
+    size = prod(shape) * np.dtype(dtype).itemsize
+    if not size:
+        return np.zeros(shape, dtype)
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise MemoryRefused(
+            f"a temporary file of {size / 2**30:,.1f} GiB is needed and {folder} has {free / 2**30:,.1f} GiB: set the "
+            "environment variable TMPDIR (on Windows TEMP) to a folder with more space, or pass fewer sites, "
+            "sites.isel(site=slice(None, None, 10))"
+        )
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(
+            os, "posix_fallocate"
+        ):  # a full disk would otherwise stop the process at a later write
+            os.posix_fallocate(file.fileno(), 0, size)
+        return np.memmap(file, dtype, "w+", shape=tuple(shape))

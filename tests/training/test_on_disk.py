@@ -1,0 +1,207 @@
+"""Predictors that are dask arrays are copied to temporary files and train the same model, to the bit."""
+
+from __future__ import annotations
+
+import tempfile
+import tracemalloc
+from collections import Counter
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from helpers_small import TINY_NETWORK, quick, tiny_sites
+
+import geomiam as gm
+from geomiam import NetworkConfig, on_disk
+from geomiam.data.sites import table as table_module
+from geomiam.data.sites.table import SiteTable, read_arrays
+from geomiam.errors import ArtifactError, MemoryRefused, SettingError
+from geomiam.on_disk import array_on_disk, in_parts, is_on_disk, row_parts
+from geomiam.tokens.layout import Layout
+from geomiam.tokens.scaler import fit_scaler, with_limits
+from geomiam.training.table import encode_sites
+
+
+def weights_of(model: gm.Model) -> dict[str, bytes]:
+    return {k: v.numpy().tobytes() for k, v in model.network.state_dict().items()}
+
+
+def mixed_sites(n: int = 90) -> xr.Dataset:
+    """Sites with numbers, classes, an angle and a series, and gaps."""
+    rng = np.random.default_rng(3)
+    sites = tiny_sites(n, species=3)
+    cover = rng.integers(1, 5, n).astype(np.float32)
+    cover[::11] = np.nan
+    return sites.assign(
+        cover=("site", cover, {"modality": "land"}),
+        aspect=("site", rng.uniform(0, 360, n).astype(np.float32), {"units": "degrees"}),
+    )
+
+
+KINDS = {"cover": "categorical", "aspect": "circular"}
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Parts of a few sites, for all functions that read in parts."""
+    monkeypatch.setattr(table_module, "READ", 1200)
+    monkeypatch.setattr(on_disk.row_parts, "__kwdefaults__", {"part": 1600})
+
+
+# Arrays -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 1000])
+def test_parts_hold_every_row_once_and_are_even(n):
+    x = np.arange(3 * n, dtype=np.float32).reshape(n, 3)
+    parts = row_parts(x, part=120)
+    np.testing.assert_array_equal(np.concatenate([x[p] for p in parts]), x)
+    sizes = [p.stop - p.start for p in parts]
+    assert max(sizes) <= 10 and max(sizes) - min(sizes) <= 1
+    rows = np.arange(n) % 3 == 1
+    np.testing.assert_array_equal(np.concatenate(list(in_parts(x, rows))), x[rows])
+
+
+def test_an_array_on_disk_keeps_values_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    array = array_on_disk((5, 2))
+    array[:] = 7
+    assert is_on_disk(array) and not is_on_disk(array + 1) and array.sum() == 70
+    del array
+    assert list(tmp_path.iterdir()) == []
+    assert array_on_disk((0, 2)).shape == (0, 2)
+
+
+def test_a_file_larger_than_the_disk_is_refused():
+    with pytest.raises(MemoryRefused, match=r"temporary file of .* GiB is needed .* TMPDIR"):
+        array_on_disk((2**40, 2**10))
+
+
+def test_predictors_are_read_once_each_and_without_a_copy_in_memory(monkeypatch):
+    monkeypatch.setattr(table_module, "READ", 2**20)
+    monkeypatch.setattr(on_disk.row_parts, "__kwdefaults__", {"part": 2**20})
+    reads: Counter[int] = Counter()
+
+    def chunk(block_info=None):
+        reads[block_info[None]["chunk-location"][0]] += 1
+        return np.full((100, 2000), block_info[None]["chunk-location"][0], np.float32)
+
+    values = da.map_blocks(chunk, chunks=((100,) * 40, (2000,)), dtype=np.float32, meta=np.ones(0))
+    sites = tiny_sites(4000).assign(embedding=(("site", "dim"), values))
+    schema = gm.infer_schema(sites, kinds={"embedding": "vector"})
+    SiteTable.read(sites.isel(site=slice(100)), schema)  # imports take memory too
+    reads.clear()
+    tracemalloc.start()
+    table = SiteTable.read(sites, schema).checked()
+    scaler = with_limits(fit_scaler(table.arrays, schema), table.arrays, schema)
+    tokens = encode_sites(table.arrays, layout=Layout.of(schema), scaler=scaler)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sorted(reads) == list(range(40)) and set(reads.values()) == {1}
+    assert peak < table.arrays["embedding"].nbytes / 4
+    np.testing.assert_array_equal(scaler.limits["embedding"], [[0, 39]] * 2000)
+    assert all(map(is_on_disk, tokens.values))
+
+
+def test_arrays_of_misaligned_chunks_are_those_in_memory():
+    sites = mixed_sites()
+    schema = gm.infer_schema(sites, kinds=KINDS)
+    lazy = sites.assign(
+        {n: sites[n].chunk(site=s) for n, s in {"bio1": 7, "ndvi": 32, "cover": 90}.items()}
+    )
+    expected, arrays = read_arrays(sites, schema), read_arrays(lazy, schema)
+    for name in expected:
+        np.testing.assert_array_equal(arrays[name], expected[name])
+        assert is_on_disk(arrays[name]) == (name in ("bio1", "ndvi", "cover"))
+
+
+# The scaler ---------------------------------------------------------------------------------------
+
+
+def test_moments_limits_and_classes_in_parts_are_those_of_all_rows():
+    sites = mixed_sites(200)
+    schema = gm.infer_schema(sites, kinds=KINDS)
+    arrays, rows = read_arrays(sites, schema), np.arange(200) % 4 > 0
+    scaler = with_limits(fit_scaler(arrays, schema, rows=rows), arrays, schema, rows=rows)
+    bio, ndvi = (arrays[n][rows].astype(float) for n in ("bio1", "ndvi"))
+    np.testing.assert_allclose(scaler.mean["bio1"], np.nanmean(bio), rtol=1e-12)
+    np.testing.assert_allclose(scaler.std["bio1"], np.nanstd(bio), rtol=1e-12)
+    np.testing.assert_allclose(scaler.mean["ndvi"], np.nanmean(ndvi), rtol=1e-12)
+    np.testing.assert_array_equal(scaler.limits["bio1"], [np.nanmin(bio), np.nanmax(bio)])
+    np.testing.assert_array_equal(scaler.classes["cover"], [1, 2, 3, 4])
+
+
+# Training -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"training": {"steps": 5}},
+        {"network": TINY_NETWORK, "training": {"steps": 10, "loss": "maxent"}},
+        {
+            "network": NetworkConfig(fusion="late", width=8, depth=1, heads=2),
+            "warm_start": True,
+            "training": quick(epochs=1),
+        },
+    ],
+    ids=["default", "maxent", "late"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_the_model_is_equal_to_the_bit(options):
+    sites = mixed_sites()
+    schema = gm.infer_schema(sites, kinds=KINDS)
+    dense = gm.fit(sites, schema, **options)
+    lazy = gm.fit(sites.chunk(site=13), schema, **options)
+    assert lazy.id == dense.id and weights_of(lazy) == weights_of(dense)
+    assert lazy.reference.digest == dense.reference.digest
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_checkpoint_of_arrays_in_memory_is_one_of_arrays_on_disk(tmp_path):
+    sites = mixed_sites()
+    options = {"network": TINY_NETWORK, "training": {"steps": 6}, "checkpoint": tmp_path / "run"}
+    lazy = sites.chunk(site=13).assign(presence=sites["presence"])  # compact labels are other data
+    assert weights_of(gm.fit(lazy, **options)) == weights_of(gm.fit(sites, **options))
+    with pytest.raises(ArtifactError, match="other data"):
+        gm.fit(lazy.assign(bio1=2 * lazy["bio1"]), **options)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_pretrained_and_finetuned_models_are_equal_to_the_bit():
+    sites = mixed_sites()
+    schema = gm.infer_schema(sites, kinds=KINDS)
+    quickly = {"network": TINY_NETWORK, "training": {"steps": 3}}
+    start, lazy = gm.fit(sites, schema, **quickly), sites.chunk(site=13)
+    for train in ("head", "all"):
+        more = {"train": train, "training": {"steps": 3}}
+        species = [f"new {i}" for i in range(3)] if train == "head" else sites["species"].values
+        expected, tuned = (
+            gm.finetune(start, s.assign_coords(species=species), **more) for s in (sites, lazy)
+        )
+        assert weights_of(tuned) == weights_of(expected) and tuned.id == expected.id
+    small = {"network": TINY_NETWORK, "training": {"epochs": 1}}
+    encoders = [gm.pretrain(s, schema, **small) for s in (sites, lazy)]
+    assert weights_of(encoders[0]) == weights_of(encoders[1])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sites_that_were_sampled_in_parts_train_as_one(tmp_path):
+    sites = tiny_sites(80)
+    parts = []
+    for number, part in enumerate((sites.isel(site=slice(50)), sites.isel(site=slice(50, None)))):
+        gm.write_sites(part, tmp_path / f"{number}.zarr")
+        parts.append(gm.open_sites(tmp_path / f"{number}.zarr", chunks={}))
+    together = xr.concat(parts, "site", data_vars="all", join="outer")
+    options = {"network": TINY_NETWORK, "training": {"steps": 6}}
+    assert weights_of(gm.fit(together, **options)) == weights_of(gm.fit(sites, **options))
+
+
+def test_several_processes_need_predictors_in_memory():
+    with pytest.raises(SettingError, match=r"devices=2 .*sites\.load\(\)"):
+        gm.fit(
+            tiny_sites(60).chunk(site=20),
+            network=TINY_NETWORK,
+            training={"devices": 2, "accelerator": "cpu", "steps": 2},
+        )
