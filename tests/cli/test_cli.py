@@ -733,3 +733,21 @@ def test_records_are_moved_kept_and_left_out_as_requested(geomiam, home, tmp_pat
     assert "1 moved by up to" in out and sites.sizes["site"] == 3
     _, sites = sampled("needs.zarr", "--require", "bio1", "--background", 20, "--snap", "90 km")
     assert sites["bio1"].notnull().all()
+
+
+def test_sites_beyond_the_limit_of_memory_train_the_same_model(
+    geomiam, home, tmp_path, monkeypatch
+):
+    opened = []
+    read = gm.open_sites
+    monkeypatch.setattr(
+        gm, "open_sites", lambda *a, **k: opened.append(read(*a, **k)) or opened[-1]
+    )
+    command = ("fit", home / "sites.zarr", "--schema", home / "catalog.yaml")
+    for limit in (2**30, 0):
+        monkeypatch.setattr("geomiam.cli.train.MOST_LOADED", limit)
+        code, _, _ = geomiam(*command, "--width", 8, "--steps", 3, "-o", tmp_path / f"{limit}")
+        assert code == 0
+    assert [s["presence"].chunks is None for s in opened] == [True, False]
+    first, second = (gm.load_model(tmp_path / f"{limit}").id for limit in (2**30, 0))
+    assert first == second
