@@ -53,8 +53,8 @@ def constant_predictors(arrays: Mapping[str, np.ndarray]) -> None:
             low = np.minimum(low, np.where(is_finite, x, np.inf).min(0, initial=np.inf))
             high = np.minimum(high, np.where(is_finite, -x, np.inf).min(0, initial=np.inf))
             observed = np.isfinite(low)
-            least, greatest = low[observed], -high[observed]
-            if (greatest - least > ROUNDING * np.maximum(np.abs(least), np.abs(greatest))).any():
+            first, last = low[observed], -high[observed]
+            if (last - first > ROUNDING * np.maximum(np.abs(first), np.abs(last))).any():
                 return  # values differ by more than the rounding of float32
     names = ", ".join(list(arrays)[:LISTED]) + (" …" if len(arrays) > LISTED else "")
     _warn(

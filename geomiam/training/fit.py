@@ -49,7 +49,7 @@ def fit(
     ----------
     sites : xarray.Dataset
         Predictors ``(site, *own dims)`` and labels ``presence(site, species)``; NaN = missing or not
-        surveyed. Dask arrays, as of ``open_sites(path, chunks={})``, may be larger than memory: predictors
+        surveyed. Dask arrays, which ``open_sites(path, chunks={})`` returns, may be larger than memory: predictors
         are copied to temporary files, labels become compact.
     schema : Schema or path, optional
         The predictors and their modalities, or the path of a catalog; inferred if not given.

@@ -738,16 +738,14 @@ def test_records_are_moved_kept_and_left_out_as_requested(geomiam, home, tmp_pat
 def test_sites_beyond_the_limit_of_memory_train_the_same_model(
     geomiam, home, tmp_path, monkeypatch
 ):
-    opened = []
+    data = []
     read = gm.open_sites
-    monkeypatch.setattr(
-        gm, "open_sites", lambda *a, **k: opened.append(read(*a, **k)) or opened[-1]
-    )
+    monkeypatch.setattr(gm, "open_sites", lambda *a, **k: data.append(read(*a, **k)) or data[-1])
     command = ("fit", home / "sites.zarr", "--schema", home / "catalog.yaml")
     for limit in (2**30, 0):
         monkeypatch.setattr("geomiam.cli.train.MOST_LOADED", limit)
         code, _, _ = geomiam(*command, "--width", 8, "--steps", 3, "-o", tmp_path / f"{limit}")
         assert code == 0
-    assert [s["presence"].chunks is None for s in opened] == [True, False]
+    assert [s["presence"].chunks is None for s in data] == [True, False]
     first, second = (gm.load_model(tmp_path / f"{limit}").id for limit in (2**30, 0))
     assert first == second

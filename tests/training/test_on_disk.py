@@ -175,12 +175,12 @@ def test_pretrained_and_finetuned_models_are_equal_to_the_bit():
     quickly = {"network": TINY_NETWORK, "training": {"steps": 3}}
     start, lazy = gm.fit(sites, schema, **quickly), sites.chunk(site=13)
     for train in ("head", "all"):
-        more = {"train": train, "training": {"steps": 3}}
+        options = {"train": train, "training": {"steps": 3}}
         species = [f"new {i}" for i in range(3)] if train == "head" else sites["species"].values
-        expected, tuned = (
-            gm.finetune(start, s.assign_coords(species=species), **more) for s in (sites, lazy)
+        expected, model = (
+            gm.finetune(start, s.assign_coords(species=species), **options) for s in (sites, lazy)
         )
-        assert weights_of(tuned) == weights_of(expected) and tuned.id == expected.id
+        assert weights_of(model) == weights_of(expected) and model.id == expected.id
     small = {"network": TINY_NETWORK, "training": {"epochs": 1}}
     encoders = [gm.pretrain(s, schema, **small) for s in (sites, lazy)]
     assert weights_of(encoders[0]) == weights_of(encoders[1])
