@@ -60,8 +60,18 @@ def check_array(
 
 
 def check_zarr(group: Any, *, location: str, error: type[GeomiamError] = UnreadableFile) -> None:
-    """Check the metadata of the arrays of an opened Zarr group."""
+    """Check the metadata of the arrays of an opened Zarr group: sizes, and that no codec unpickles."""
     for name, array in group.arrays():
+        metadata = array.metadata
+        for codec in (
+            *(getattr(metadata, "filters", None) or ()),
+            getattr(metadata, "compressor", None),
+        ):
+            if getattr(codec, "codec_id", "") == "pickle":
+                raise error(
+                    f"'{name}' of {location} is stored as pickle, which runs any code when it is read; store it "
+                    "with another codec, such as zstd"
+                )
         size = getattr(array.dtype, "itemsize", 8) or 8
         place = f"'{name}' of {location}"
         check_array(array.shape, array.chunks, size, location=place, error=error)

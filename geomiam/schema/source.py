@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, FiniteFloat, field_validator, model_validator
 
 from geomiam.checks.names import check_key
+from geomiam.outputs.paths import expand, is_remote
 from geomiam.schema.fields import FrozenFields
 
 Decode = Literal["signed-square"]
@@ -25,6 +27,7 @@ BELONGS = {
     "tiles": ("raster", "zarr"),
     **dict.fromkeys(("select", "scale_variable"), ("netcdf", "zarr")),
     "hosts": ("raster", "stac"),
+    "allow": ("zarr",),
 }
 """Kinds of source that support a key; other keys are supported by all kinds."""
 TILE_KEYS = ("ns", "lat", "ew", "lon", "zone")
@@ -186,6 +189,17 @@ class Source(ReadOptions):
     hosts: tuple[str, ...] = Field(
         (), description="raster, stac: further hosts that files may be read from"
     )
+    allow: tuple[str, ...] = Field(
+        (), description="zarr: folders and URLs that references may lead to, beside their folder"
+    )
+
+    @field_validator("allow")
+    @classmethod
+    def _places_are_complete(cls, places: tuple[str, ...]) -> tuple[str, ...]:
+        for place in places:
+            if not (is_remote(place) or Path(expand(place)).is_absolute()):
+                raise ValueError(f"'allow' has the folder {place}; write its full path")
+        return places
 
     @field_validator("kind")
     @classmethod

@@ -29,7 +29,7 @@ from geomiam.errors import (
 )
 from geomiam.geo.crs import as_crs
 from geomiam.geo.dims import SITE
-from geomiam.outputs.paths import expand, is_remote
+from geomiam.outputs.paths import expand, is_remote, real_path
 from geomiam.schema.schema import Schema
 from geomiam.schema.source import Source
 from geomiam.schema.variable import KINDS, Modality, Variable
@@ -37,8 +37,13 @@ from geomiam.sources.assembly import assemble
 from geomiam.sources.grid_of_files import cell_area, grid_of_files
 from geomiam.sources.inputs import build_inputs
 from geomiam.sources.rasters.layers import Layer, files_in, kind_of_file, layers_of
+from geomiam.sources.references.documents import is_references
 from geomiam.sources.variable_reader import FINER
 
+REMEDIES = {
+    "kinds": "use gm.infer_schema(cube, kinds=...) on other data",
+    "allow": "leave it out, since only references lead to other files",
+}
 Files = str | Path | Sequence[str | Path] | Mapping[str, str | Path | Sequence[str | Path]]
 
 
@@ -50,6 +55,7 @@ def open_cube(
     grid: Any = None,
     resolution: float | str | None = None,
     kinds: Mapping[str, str] | None = None,
+    allow: Sequence[str | Path] = (),
 ) -> xr.Dataset:
     """Open a cube lazily, as one float32 Dataset with its CRS in ``spatial_ref``.
 
@@ -68,8 +74,11 @@ def open_cube(
           Zarr. A GeoTIFF with one band is a predictor with the name of the file. Bands of a GeoTIFF are
           predictors with the names in their descriptions, or ``file_1``, ``file_2``, …; variables of a
           NetCDF file keep their names, and those with a time axis are series;
+        - references to chunks of other files, as kerchunk and VirtualiZarr write them: a ``.json`` file, or a
+          folder ``.parq`` or ``.parquet``, also in a list or mapping of files;
         - a mapping from a name to a file, or to the files (tiles) of one layer;
         - a Dataset, a DataTree with one child per modality, or a DataArray, also one with named bands;
+        - a Zarr store of zarr-python, such as the ``session.store`` of icechunk;
         - a vector cube, whose geometries become the dim ``site``.
     chunks
         ``{}``: dask arrays with the chunks of the store. ``"auto"`` or a mapping such as
@@ -87,6 +96,9 @@ def open_cube(
         Of raster files: side of a cell in units of the CRS, or a length such as ``"1 km"``.
     kinds
         Of raster files: mapping from a predictor to its kind, which replaces the inferred kind.
+    allow
+        Of references: folders and URLs such as ``"s3://bucket/cmip6"`` that they may lead to. Default: only files below
+        the folder of the references, since these are untrusted text.
 
     Returns
     -------
@@ -101,7 +113,7 @@ def open_cube(
         When the data have no CRS or no regular grid, or modalities lie on different grids, or settings of
         the grid contradict each other.
     SourceError
-        When a file cannot be read.
+        When a file cannot be read, or references lead to other places, or have generators or codecs that run code.
     NameRefused
         When two files have layers of one name.
     FileNotFoundError
@@ -136,20 +148,18 @@ def open_cube(
     """
     files = _files(source)
     if files is None:
-        settings = {"grid": grid, "resolution": resolution, "kinds": kinds}
+        settings = {"grid": grid, "resolution": resolution, "kinds": kinds, "allow": allow or None}
         if file_settings := [k for k, v in settings.items() if v is not None]:
-            remedy = (
-                "gm.infer_schema(cube, kinds=...)" if file_settings == ["kinds"] else "gm.align"
-            )
-            raise GridError(
-                f"{file_settings[0]}= is a setting for raster files; use {remedy} on other data"
-            )
+            remedy = REMEDIES.get(file_settings[0], "use gm.align on other data")
+            raise GridError(f"{file_settings[0]}= is a setting for raster files; {remedy}")
         return _of_data(source, chunks, crs)
     crs_text = None if crs is None else str(as_crs(crs, "crs="))
+    places = [str(allow)] if isinstance(allow, (str, Path)) else list(map(str, allow))
+    places = [p if is_remote(p) else str(real_path(p)) for p in places]
     layers = [
         layer
         for label, paths in files
-        for layer in layers_of(paths, label, crs=crs_text, kinds=kinds or {})
+        for layer in layers_of(paths, label, crs=crs_text, kinds=kinds or {}, allow=places)
     ]
     layers = _unique(layers)
     _check_kinds(kinds or {}, layers)
@@ -214,7 +224,7 @@ def _files(source: Any) -> list[tuple[str, list[str]]] | None:
             return None
         return [(k, [p for part in v for p in files_in(part)]) for k, v in values.items()]
     if isinstance(source, (str, Path)):
-        if not are_files(source):
+        if not (is_references(source) or are_files(source)):
             return None
         source = [source]
     if not isinstance(source, Sequence) or not source or not _are_paths(source):

@@ -15,11 +15,12 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.backends.zarr import ZarrBackendEntrypoint
 from xarray.core import indexing
+from zarr.abc.store import Store
 from zarr.storage import LocalStore, ZipStore
 
 from geomiam.checks.files import reason, regular_file
 from geomiam.checks.sizes import check_block
-from geomiam.errors import UnreadableFile
+from geomiam.errors import SourceError, UnreadableFile
 from geomiam.outputs.paths import expand, is_remote
 
 
@@ -55,11 +56,13 @@ class FolderStore(LocalStore):
         return await super().get_partial_values(prototype, ranges)
 
 
-def guarded_store(path: str | Path) -> Any:
-    """Return a local folder or zip file as a store that checks files; a URL as text.
+def guarded_store(path: str | Path | Store) -> Any:
+    """Return a local folder or zip file as a store that checks files; a URL as text, and a store unchanged.
 
     Raises UnreadableFile if a member of a zip file is larger than the limit of a chunk.
     """
+    if isinstance(path, Store):
+        return path
     text = expand(path)
     local = Path(text).absolute()  # workers of a cluster may have another working directory
     if is_remote(text):
@@ -84,6 +87,8 @@ class StoreChunks(BackendArray):
         """Read the chunks that an indexer of xarray selects; UnreadableFile if this fails."""
         try:
             return indexing.apply_indexer(self.array, key).get_duck_array()
+        except SourceError:  # of references, with the file that they lead to
+            raise
         except Exception as cause:  # codecs raise any exception for damaged bytes
             place = ", ".join(map(_span, key.tuple))
             raise UnreadableFile(f"{self.message} ([{place}]): {reason(cause)}") from cause

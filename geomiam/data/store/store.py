@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
+from zarr.abc.store import Store
 
 from geomiam.checks.files import reason, refusing
 from geomiam.checks.sizes import check_metadata, check_zarr
@@ -34,12 +35,15 @@ MARKS = ("zarr.json", ".zgroup", ".zattrs")
 
 
 def as_cube(
-    source: str | Path | xr.Dataset | xr.DataTree, *, chunks: Chunks = AS_STORED, crs: Any = None
+    source: str | Path | Store | xr.Dataset | xr.DataTree,
+    *,
+    chunks: Chunks = AS_STORED,
+    crs: Any = None,
 ) -> xr.Dataset:
     """Return a store, Dataset or DataTree as one float32 Dataset; see :func:`geomiam.open_cube`."""
     from odc.geo.xr import assign_crs
 
-    data = open_zarr(source, chunks=chunks) if isinstance(source, (str, Path)) else source
+    data = open_zarr(source, chunks=chunks) if isinstance(source, (str, Path, Store)) else source
     ds = promote_crs(as_dataset(data))
     if data is source and chunks:
         ds = ds.chunk(_chunks(chunks, ds.sizes))
@@ -59,17 +63,19 @@ def as_cube(
     return restore(ds, ds)
 
 
-def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
+def open_zarr(path: str | Path | Store, *, chunks: Chunks = AS_STORED) -> Any:
     """Open a store lazily: a Dataset with variables sorted by name, or a DataTree if it has groups.
 
     Raises InputNotFound when there is no Zarr store, and UnreadableFile for a damaged one.
     """
-    store, damage_message = expand(path), f"the Zarr store {path} is damaged; write it again"
+    store: Any = path if isinstance(path, Store) else expand(path)
+    damage_message = f"the Zarr store {path} is damaged; write it again"
     level, nested = _checked_layout(path, store, damage_message)
+    may_list = isinstance(path, Store) or not is_remote(path)
     options: dict[str, Any] = {
         "engine": ZarrReader,
         # the arrays of a local folder can be listed
-        "consolidated": None if is_remote(path) else False,
+        "consolidated": False if may_list else None,
         "decode_coords": "all",
     }
     with warnings.catch_warnings(), refusing(UnreadableFile, damage_message):
@@ -88,39 +94,47 @@ def open_zarr(path: str | Path, *, chunks: Chunks = AS_STORED) -> Any:
         return ds
 
 
-def _checked_layout(path: str | Path, store: str, damage_message: str) -> tuple[str | None, bool]:
+def _checked_layout(
+    path: str | Path | Store, store: str | Store, damage_message: str
+) -> tuple[str | None, bool]:
     """Return the group to open, if not the root, and whether groups make a tree; refuse damaged stores."""
     import zarr
 
-    check_metadata(store)
+    if isinstance(store, str):
+        check_metadata(store)
     try:
         group = zarr.open_group(guarded_store(store), mode="r")
         level = _finest(group)  # of a map with several resolutions
         nested = level is None and any(True for _ in group.groups())
     except FileNotFoundError as error:
-        if Path(store).is_file() and Path(store).suffix != ".zip":
-            raise InputNotFound(
-                f"{path} is a file, not a Zarr store: open it, ds = {open_advice(str(path))}, and pass "
-                "gm.open_cube(ds), or gm.open_cube(ds, crs='EPSG:4326') if the file has no CRS"
-            ) from error
-        if not is_remote(path) and not Path(store).exists():
-            raise InputNotFound(
-                f"there is no file or folder at {path}; correct the path"
-            ) from error
-        raise InputNotFound(
-            f"no Zarr group at {path}; write one with geomiam.write_cube(ds, path), "
-            "or open other formats with xarray and pass the Dataset"
-        ) from error
+        raise _not_found(path, store) from error
     except Exception as error:  # zarr raises any exception for invalid metadata
         raise UnreadableFile(f"{damage_message}, or is no Zarr store: {reason(error)}") from error
-    if is_remote(path) and not any(True for _ in group.members()):
+    is_url = not isinstance(path, Store) and is_remote(path)
+    if is_url and not any(True for _ in group.members()):
         raise GridError(
             f"the arrays of the Zarr group at {path} cannot be listed: it has no consolidated metadata, and its "
             "server lists no folders; consolidate it with zarr.consolidate_metadata, or copy it to a local folder"
         )
     with refusing(UnreadableFile, damage_message):
-        check_zarr(group, location=str(path))
+        for level_group in (group, *(g for _, g in group.groups() if nested)):
+            check_zarr(level_group, location=str(path))
     return level, nested
+
+
+def _not_found(path: str | Path | Store, store: str | Store) -> InputNotFound:
+    """Return the error for a path or store without a Zarr group."""
+    if isinstance(store, str) and Path(store).is_file() and Path(store).suffix != ".zip":
+        return InputNotFound(
+            f"{path} is a file, not a Zarr store: open it, ds = {open_advice(store)}, and pass "
+            "gm.open_cube(ds), or gm.open_cube(ds, crs='EPSG:4326') if the file has no CRS"
+        )
+    if isinstance(store, str) and not is_remote(store) and not Path(store).exists():
+        return InputNotFound(f"there is no file or folder at {path}; correct the path")
+    return InputNotFound(
+        f"no Zarr group at {path}; write one with geomiam.write_cube(ds, path), "
+        "or open other formats with xarray and pass the Dataset"
+    )
 
 
 def _read(ds: xr.Dataset) -> xr.Dataset:

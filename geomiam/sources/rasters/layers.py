@@ -28,6 +28,7 @@ from geomiam.schema.source import Source
 from geomiam.schema.variable import Variable
 from geomiam.sources.rasters.formats import format_of
 from geomiam.sources.rasters.geotiff import open_geotiff
+from geomiam.sources.references.documents import is_references
 from geomiam.sources.web.allow_list import scrub
 
 KINDS_OF_FILES = {
@@ -88,7 +89,8 @@ def kind_of_file(path: str | Path) -> str | None:
 def files_in(path: str | Path) -> list[str]:
     """Return the rasters of a folder or a pattern, in order; a single file is returned as it is."""
     text = expand(path)
-    if is_remote(text) or os.path.isfile(text) or (kind_of_file(text) and os.path.isdir(text)):
+    is_store = bool(kind_of_file(text)) and os.path.isdir(text)
+    if is_remote(text) or os.path.isfile(text) or is_store or is_references(text):
         return [text]
     if os.path.isdir(text):
         entries = [os.path.join(text, name) for name in sorted(os.listdir(text))]
@@ -113,22 +115,33 @@ def files_in(path: str | Path) -> list[str]:
 
 
 def layers_of(
-    paths: Sequence[str], label: str, *, crs: str | None, kinds: Mapping[str, str]
+    paths: Sequence[str],
+    label: str,
+    *,
+    crs: str | None,
+    kinds: Mapping[str, str],
+    allow: Sequence[str] = (),
 ) -> Iterator[Layer]:
-    """Yield the layers of files that together cover an area; ``crs`` is that of files without one."""
+    """Yield the layers of files that together cover an area.
+
+    ``crs`` is that of files without one; ``allow`` are folders and URLs that references may lead to.
+    """
     for path in paths:
         if "{" in path or "}" in path:
             raise SourceError(f"{path} has a brace in its path; rename the file or its folder")
         if not is_remote(path) and not os.path.exists(path):
             raise InputNotFound(f"no file at {path}; correct the path")
-    kind = kind_of_file(paths[0])
-    if kind is None or any(kind_of_file(p) != kind for p in paths):
+    kinds_of_paths = ["zarr" if is_references(p) else kind_of_file(p) for p in paths]
+    kind = kinds_of_paths[0]
+    if kind is None or any(k != kind for k in kinds_of_paths):
         raise SourceError(
             f"{label}: files such as {scrub(paths[0])} are not read; pass GeoTIFF (.tif), NetCDF (.nc) or Zarr "
-            "(.zarr), and files of one format for one layer"
+            "(.zarr), kerchunk references (.json, .parq), and files of one format for one layer"
         )
     absolute = tuple(p if is_remote(p) else os.path.abspath(p) for p in paths)
     options: dict[str, Any] = {"name": label, "kind": kind, "path": absolute}
+    if allow and is_references(paths[0]):
+        options["allow"] = tuple(allow)
     if kind == "raster":
         yield from _bands(options, label, crs=crs, kinds=kinds)
     else:

@@ -28,6 +28,8 @@ from geomiam.schema.source import Source
 from geomiam.schema.variable import Variable
 from geomiam.sources.paths import stamp
 from geomiam.sources.rasters.formats import FileMissing, apply_decode, check_nodata, required_crs
+from geomiam.sources.references.documents import is_references
+from geomiam.sources.references.store import ReferenceStore, reference_store
 from geomiam.sources.web.allow_list import REMOTE, scheme, scrub
 
 MAGIC = {b"CDF": ("scipy",), b"\x89HD": ("h5netcdf", "netcdf4")}
@@ -112,7 +114,7 @@ class _WithCoordinates:
             raise no_labels
         return parts, absent
 
-    def open(self, path: str) -> xr.Dataset:
+    def open(self, path: str, source: Source) -> xr.Dataset:
         """Open a file lazily, undecoded, after a check of the sizes that its metadata state."""
         raise NotImplementedError
 
@@ -123,7 +125,7 @@ class _WithCoordinates:
             with warnings.catch_warnings():
                 # xarray warns of attributes that geomiam does not use
                 warnings.simplefilter("ignore")
-                return _decode_labels(self.open(path))
+                return _decode_labels(self.open(path, source))
         except SourceError:
             raise
         except FileNotFoundError:
@@ -137,7 +139,7 @@ class _WithCoordinates:
 class NetCDF(_WithCoordinates):
     """NetCDF 3 and 4, on a local disk."""
 
-    def open(self, path: str) -> xr.Dataset:
+    def open(self, path: str, source: Source) -> xr.Dataset:
         if scheme(path):
             raise SourceError(
                 f"{scrub(path)}: NetCDF is not read over a network; download it and set 'root:'"
@@ -155,15 +157,20 @@ class NetCDF(_WithCoordinates):
 
 
 class ZarrStore(_WithCoordinates):
-    """Zarr, on a local disk or over a network."""
+    """Zarr, on a local disk or over a network, and references to chunks of other files."""
 
-    def open(self, path: str) -> xr.Dataset:
-        if not scheme(path):
-            check_metadata(path)
-        root, name = _root_of(path)
+    def open(self, path: str, source: Source) -> xr.Dataset:
+        root: Any
+        if is_references(path):
+            root, name = reference_store(path, source.allow), ""
+        else:
+            if not scheme(path):
+                check_metadata(path)
+            root, name = _root_of(path)
         group = zarr.open_group(guarded_store(root), mode="r", path=name)
         check_zarr(group, location=scrub(path), error=SourceError)
-        place: dict[str, Any] = {"group": name or None, "consolidated": None}
+        is_list = isinstance(root, ReferenceStore)  # its metadata are those that were checked
+        place: dict[str, Any] = {"group": name or None, "consolidated": False if is_list else None}
         return xr.open_dataset(root, engine=ZarrReader, **place, decode_cf=False)
 
 

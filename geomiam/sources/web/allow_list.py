@@ -88,7 +88,7 @@ class AllowList:
             return self._path(str(href))
         if kind not in SCHEMES:
             return f"scheme '{kind}' is not opened; allowed: {', '.join(SCHEMES)}"
-        if not _plain(href):
+        if not is_plain(href):
             return "the URL has no host, or characters that programs interpret in different ways"
         return self._host(host_of(href), host_of(origin), web=kind in REMOTE)
 
@@ -130,7 +130,7 @@ def allow_list_of(url: str, hosts: Sequence[str] = ()) -> AllowList:
     return AllowList((home, *DATA_HOSTS.get(home, ()), *patterns))
 
 
-def _plain(href: str) -> bool:
+def is_plain(href: str) -> bool:
     """Return whether all programs read the same host from a URL."""
     try:
         parts = urlsplit(href)

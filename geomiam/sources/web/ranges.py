@@ -156,32 +156,39 @@ class RemoteFile:
 
     def fetch(self, start: int, stop: int) -> None:
         """Fetch a range of whole blocks, and check that range and file are the requested ones."""
-        keys = ("CONNECTTIMEOUT", "TIMEOUT", "MAX_RETRY", "RETRY_DELAY")
-        names = [f"GDAL_HTTP_{k}" for k in keys]
-        connect, seconds, retries, delay = (float(os.environ.get(n, GDAL[n])) for n in names)
-        pauses = (0.0, *(delay * 2**n for n in range(int(retries))))
         stop = min(stop, self.size) if self.size else stop
-        request = Request(self._url, headers=self._headers, byte_range=(start, stop))
-        limits = Limits(pauses, seconds, WHOLE, connect)
-        response = send(request, allow_list=self._allow_list, limits=limits)
-        if response.status == 206:
-            content_range = str(response.headers.get("Content-Range", "")).removeprefix("bytes ")
-            span, _, total = content_range.partition("/")
-            size = int(total) if total.isdigit() else 0
-            end = min(stop, size)
-            if span != f"{start}-{end - 1}" or len(response.body) != end - start:
-                raise OSError(
-                    f"the server returned range '{content_range[:60]}' for {start}-{end - 1}"
-                )
-            if self.size not in (0, size):
-                raise OSError(
-                    f"the file changed while it was read, from {self.size} to {size} bytes"
-                )
-        else:
-            start, size = 0, len(response.body)
+        start, body, size = fetch_range(self._url, (start, stop), self._allow_list, self._headers)
+        if self.size not in (0, size):
+            raise OSError(f"the file changed while it was read, from {self.size} to {size} bytes")
         self.size = size
-        for at in range(0, len(response.body), BLOCK):
-            self._blocks[(start + at) // BLOCK] = response.body[at : at + BLOCK]
+        for at in range(0, len(body), BLOCK):
+            self._blocks[(start + at) // BLOCK] = body[at : at + BLOCK]
+
+
+def fetch_range(
+    url: str, span: tuple[int, int], allow_list: AllowList, headers: Mapping[str, str] | None = None
+) -> tuple[int, bytes, int]:
+    """Return the first byte of a response, its bytes, and the size of the file; fewer bytes at its end.
+
+    A server that does not support ranges sends the whole file. Raises OSError if it sends another range.
+    """
+    keys = ("CONNECTTIMEOUT", "TIMEOUT", "MAX_RETRY", "RETRY_DELAY")
+    names = [f"GDAL_HTTP_{k}" for k in keys]
+    connect, seconds, retries, delay = (float(os.environ.get(n, GDAL[n])) for n in names)
+    pauses = (0.0, *(delay * 2**n for n in range(int(retries))))
+    request = Request(url, headers=headers or {}, byte_range=span)
+    start, stop = span
+    limits = Limits(pauses, seconds, max(WHOLE, stop - start), connect)
+    response = send(request, allow_list=allow_list, limits=limits)
+    if response.status != 206:
+        return 0, response.body, len(response.body)
+    content_range = str(response.headers.get("Content-Range", "")).removeprefix("bytes ")
+    range_in_file, _, total = content_range.partition("/")
+    size = int(total) if total.isdigit() else 0
+    end = min(stop, size)
+    if range_in_file != f"{start}-{end - 1}" or len(response.body) != end - start:
+        raise OSError(f"the server returned range '{content_range[:60]}' for {start}-{end - 1}")
+    return start, response.body, size
 
 
 class _View(io.RawIOBase):
