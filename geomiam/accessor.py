@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+    from icechunk import Repository
 
     from geomiam.geo.lengths import Length
     from geomiam.inference.options import MapOptions, PredictOptions, ShapleyOptions
@@ -165,7 +166,7 @@ class Miam:
     def write_map(
         self,
         model: Model | str | Path,
-        path: str | Path,
+        path: str | Path | Repository,
         *,
         shapley: bool = False,
         species: str | Sequence[str] | None = None,

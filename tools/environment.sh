@@ -9,7 +9,7 @@
 set -euo pipefail
 kind=$1 venv=$2
 torch=${TORCH:-$(grep '^torch==' constraints.txt)}
-extras="devices,netcdf,s3,stac,vector,demo-data"
+extras="devices,icechunk,netcdf,s3,stac,vector,demo-data"
 
 test -x "$venv/bin/python" || "${PYTHON:-python3}" -m venv "$venv"
 pip() { "$venv/bin/python" -m pip "$@" --quiet --disable-pip-version-check; }

@@ -15,6 +15,7 @@ from distributed import WorkerPlugin, as_completed
 
 from geomiam.maps.blocks import Index
 from geomiam.maps.job import BlockResult, Job
+from geomiam.maps.store import Writes
 from geomiam.workers import warn_without_workers
 
 JOBS: dict[str, Job] = {}
@@ -46,15 +47,16 @@ class Piece:
 
     part: xr.Dataset
     index: Index
+    session: Any = None
 
 
 def run_piece(key: str, piece: Piece) -> BlockResult:
     """Compute and write a block with the job of this worker."""
-    return JOBS[key](piece.part, piece.index)
+    return JOBS[key](piece.part, piece.index, piece.session)
 
 
 def on_cluster(
-    job: Job, ds: xr.Dataset, todo: Iterable[Index], client: Any
+    job: Job, ds: xr.Dataset, todo: Iterable[Index], client: Any, *, writes: Writes
 ) -> Iterator[BlockResult]:
     """Run blocks on the workers of a client and yield the result of each, in any order.
 
@@ -65,7 +67,7 @@ def on_cluster(
     name = f"{deliver.name}-{uuid.uuid4().hex[:8]}"
     # optimize: only the tasks of this block are sent
     parts = ((index, dask.optimize(job.part(ds, index))[0]) for index in todo)
-    pieces = ((f"{name}-{index}", Piece(part, index)) for index, part in parts)
+    pieces = ((f"{name}-{index}", Piece(part, index, writes.fork())) for index, part in parts)
     under_way = as_completed(loop=client.loop)  # the active client may be another
 
     def send() -> None:

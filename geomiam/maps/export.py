@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import xarray as xr
 
@@ -175,6 +175,6 @@ def _as_maps(maps: Any) -> xr.Dataset:
     return ds
 
 
-def is_file_map(path: str | Path) -> bool:
+def is_file_map(path: object) -> TypeGuard[str | Path]:
     """Return whether a map at this path is a file, which is exported from a store when it is complete."""
-    return Path(path).suffix.lower() in (".tif", ".tiff", ".nc")
+    return isinstance(path, (str, Path)) and Path(path).suffix.lower() in (".tif", ".tiff", ".nc")

@@ -44,6 +44,8 @@ class BlockResult:
     """Peak memory of the process in bytes."""
     few: int = 0
     """Cells with less than half of the groups that training sites had."""
+    session: Any = None
+    """Session of a repository that holds the writes of the block."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,15 @@ class Job:
         cells = f"in {blocks} of {self.blocks.count:,} blocks"
         warn_of_counts(outside, self.model, cells=cells)
 
-    def __call__(self, part: xr.Dataset, index: Index) -> BlockResult:
-        """Compute a block, write it, and mark it as done after that."""
+    def __call__(self, part: xr.Dataset, index: Index, session: Any = None) -> BlockResult:
+        """Compute a block, write it, and mark it as done after that.
+
+        With the session of a repository, it is written there; the caller commits it.
+        """
         import zarr
 
-        store: Any = zarr.open_group(self.store, mode="r+", use_consolidated=False)
+        location = self.store if session is None else session.store
+        store: Any = zarr.open_group(location, mode="r+", use_consolidated=False)
         marks = store[DONE]
         assert isinstance(marks, zarr.Array)
         if before := int(np.asarray(marks[index])):  # a worker died after marking the block
@@ -159,7 +165,7 @@ class Job:
             store[name][slices] = result[name].values
         predicted_cells = int(result["suitability"].notnull().any("species").sum())
         marks[index] = predicted_cells + 1
-        return BlockResult(index, predicted_cells, peak_memory(), self._few(result))
+        return BlockResult(index, predicted_cells, peak_memory(), self._few(result), session)
 
     def _computed(self, part: xr.Dataset) -> xr.Dataset:
         """Return the map of a block, without coordinates.

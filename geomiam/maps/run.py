@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from geomiam.inference.cells import torch_threads
 from geomiam.maps.blocks import Index
 from geomiam.maps.job import BlockResult, Job
 from geomiam.maps.plan import parallel_blocks
+from geomiam.maps.store import Writes
 from geomiam.progress import log, progress_bar
 from geomiam.workers import active_client
 
@@ -51,7 +52,9 @@ class MapReport:
         )
 
 
-def run_blocks(job: Job, ds: xr.Dataset, marks: np.ndarray, *, client: Any) -> list[BlockResult]:
+def run_blocks(
+    job: Job, ds: xr.Dataset, marks: np.ndarray, *, client: Any, writes: Writes
+) -> list[BlockResult]:
     """Compute and write the blocks without a mark."""
     todo = [tuple(map(int, i)) for i in np.argwhere(marks == 0)]
     client = client or active_client()
@@ -62,22 +65,28 @@ def run_blocks(job: Job, ds: xr.Dataset, marks: np.ndarray, *, client: Any) -> l
         log(f"the map resumes: {done_cells:,} of {cells:,} cells are complete")
     options = {"unit": "cell", "unit_scale": True}
     with progress_bar(total=cells, initial=done_cells, desc="map", **options) as bar, _quietly():
-        for result in _run(job, ds, todo, client=client):
-            results.append(result)
-            bar.update(job.blocks.cells_in(result.index))
+        try:
+            for result in _run(job, ds, todo, client=client, writes=writes):
+                writes.add(result.session)
+                results.append(replace(result, session=None))
+                bar.update(job.blocks.cells_in(result.index))
+        finally:  # blocks that are complete stay, whatever ends the run
+            writes.commit()
     return results
 
 
-def _run(job: Job, ds: xr.Dataset, todo: list[Index], *, client: Any) -> Iterator[BlockResult]:
+def _run(
+    job: Job, ds: xr.Dataset, todo: list[Index], *, client: Any, writes: Writes
+) -> Iterator[BlockResult]:
     if client is None:
-        return _run_in_threads(job, ds, todo, threads=parallel_blocks(None)[0])
+        return _run_in_threads(job, ds, todo, threads=parallel_blocks(None)[0], writes=writes)
     from geomiam.maps.cluster import on_cluster
 
-    return on_cluster(job, ds, todo, client)
+    return on_cluster(job, ds, todo, client, writes=writes)
 
 
 def _run_in_threads(
-    job: Job, ds: xr.Dataset, todo: Iterable[Index], *, threads: int
+    job: Job, ds: xr.Dataset, todo: Iterable[Index], *, threads: int, writes: Writes
 ) -> Iterator[BlockResult]:
     """Run blocks in parallel with one torch thread each; one further block waits, so no thread is idle."""
     waiting: set[Future[BlockResult]] = set()
@@ -85,7 +94,7 @@ def _run_in_threads(
     with torch_threads(1), ThreadPoolExecutor(threads) as pool:
         try:
             for index in todo:
-                waiting.add(pool.submit(job, job.part(ds, index), index))
+                waiting.add(pool.submit(job, job.part(ds, index), index, writes.fork()))
                 if len(waiting) > threads:
                     completed_futures, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     yield from (f.result() for f in completed_futures)

@@ -55,7 +55,10 @@ class Place:
             check_output(self.path, overwrite, kind=MAP, inputs=inputs)
             return
         self._refuse_overlap(inputs)
-        attrs = self.attrs()
+        self._refuse_content(self.attrs(), overwrite)
+
+    def _refuse_content(self, attrs: Mapping[str, Any] | None, overwrite: bool) -> None:
+        """Refuse to replace a store with these attributes of its root."""
         if attrs is None or attrs.get(STATUS) in ("begun", "building", "written"):
             return
         if STATUS not in attrs:
@@ -84,37 +87,52 @@ class Place:
     def attrs(self) -> dict[str, Any] | None:
         """Return the attributes of the unfinished store; None if there is none."""
         try:
-            return dict(self._group("r").attrs)
+            return dict(group_of(self._unfinished(), "r").attrs)
         except (FileNotFoundError, ValueError):
             return None
 
-    def put(self, **attrs: Any) -> None:
-        """Set attributes of the unfinished store."""
-        self._group("r+").attrs.update(attrs)
-
     def marks(self) -> np.ndarray:
         """Return the marks of finished blocks; see :data:`geomiam.maps.job.DONE`."""
-        return np.asarray(self._group("r")[DONE][...]).astype(int)
+        return np.asarray(group_of(self._unfinished(), "r")[DONE][...]).astype(int)
 
-    def _group(self, mode: Any) -> Any:
-        import zarr
+    def _unfinished(self) -> Any:
+        """Return the unfinished store for reading; FileNotFoundError if there is none."""
+        return self.growing
 
-        return zarr.open_group(self.growing, mode=mode, use_consolidated=False)
+    @contextmanager
+    def _changes(self, message: str) -> Iterator[Any]:
+        """Yield the unfinished store for writing; ``message`` describes the changes in a repository."""
+        yield self.growing
 
-    def begin(self, template: xr.Dataset, job: Job, prints: Mapping[str, str]) -> np.ndarray:
-        """Write the store without values, set its status last, and return the marks of no block."""
+    def writes(self) -> Writes:
+        """Return the writes of blocks."""
+        return Writes()
+
+    def _clear(self) -> None:
+        """Remove an unfinished map."""
         if not self.remote:
             remove(Path(self.growing))
             Path(self.growing).parent.mkdir(parents=True, exist_ok=True)
-        template.to_zarr(
-            self.growing, mode="w", zarr_format=3, consolidated=False, compute=False
-        )  # compute=False: the lazy zeros of the template are not written
+
+    def _sweep(self) -> None:
+        """Delete the partial files of an interrupted write."""
+        if not self.remote:
+            for leftover in Path(self.growing).rglob("*.partial"):
+                leftover.unlink(missing_ok=True)
+
+    def begin(self, template: xr.Dataset, job: Job, prints: Mapping[str, str]) -> np.ndarray:
+        """Write the store without values, set its status last, and return the marks of no block."""
+        self._clear()
         shape = job.blocks.shape
         single_cells = (1,) * len(shape)  # one file per block, so workers set marks independently
         names = [f"block_{d}" for d in job.blocks.sizes]
         layout: dict[str, Any] = {"shape": shape, "chunks": single_cells, "dimension_names": names}
-        self._group("r+").create_array(DONE, dtype="uint64", fill_value=0, **layout)
-        self.put(**{STATUS: "building", MADE: json.dumps(dict(prints))})
+        with self._changes("begin a map") as store:
+            # compute=False: the lazy zeros of the template are not written
+            template.to_zarr(store, mode="w", zarr_format=3, consolidated=False, compute=False)
+            group = group_of(store, "r+")
+            group.create_array(DONE, dtype="uint64", fill_value=0, **layout)
+            group.attrs.update({STATUS: "building", MADE: json.dumps(dict(prints))})
         return np.zeros(shape, int)
 
     def resume(self, prints: Mapping[str, str]) -> np.ndarray | None:
@@ -131,9 +149,7 @@ class Place:
         old_prints = _prints(attrs.get(MADE))
         if differences := [k for k in prints if old_prints.get(k) != prints[k]]:
             raise ResumeRefused(_refusal(self.growing, differences, old_prints, prints))
-        if not self.remote:
-            for leftover in Path(self.growing).rglob("*.partial"):  # of an interrupted write
-                leftover.unlink(missing_ok=True)
+        self._sweep()
         return self.marks() if attrs[STATUS] == "building" else np.zeros(0, int)
 
     def complete(self, overwrite: bool, *, predicted_cells: int) -> None:
@@ -142,25 +158,51 @@ class Place:
         The status ``written`` is set first: a map that is interrupted between these steps resumes without
         computing a block again.
         """
-        group = self._group("r+")
-        if group.attrs[STATUS] == "building":
-            self.put(**{STATUS: "written", ANSWERED: predicted_cells})
-        if DONE in group:
-            del group[DONE]
-        self.put(**{STATUS: "complete"})
-        if not self.remote:
-            self._move(overwrite)
+        with self._changes("complete the map") as store:
+            group = group_of(store, "r+")
+            if group.attrs[STATUS] == "building":
+                group.attrs.update({STATUS: "written", ANSWERED: predicted_cells})
+            if DONE in group:
+                del group[DONE]
+            group.attrs.update({STATUS: "complete"})
+        self._move(overwrite)
 
     def _move(self, overwrite: bool) -> None:
+        """Move the complete map to its path."""
+        if self.remote:
+            return
         check_output(self.path, overwrite, kind=MAP)  # again: hours may have passed
         replace(Path(self.path), Path(self.growing))
 
+    @property
+    def finished(self) -> Any:
+        """Path or store of the complete map."""
+        return self.path
+
     def predicted(self) -> int:
         """Return the number of predicted cells of the complete map."""
-        import zarr
+        return int(group_of(self.finished, "r").attrs[ANSWERED])
 
-        attrs: dict[str, Any] = zarr.open_group(self.path, mode="r").attrs.asdict()
-        return int(attrs[ANSWERED])
+
+class Writes:
+    """Writes of blocks: in a folder or an object store, each is in place when it returns."""
+
+    def fork(self) -> Any:
+        """Return the session that the next block is written in."""
+        return None
+
+    def add(self, session: Any) -> None:
+        """Add the session of a block that has been written."""
+
+    def commit(self) -> None:
+        """Make all blocks that were added permanent."""
+
+
+def group_of(store: Any, mode: Any) -> Any:
+    """Return the root group of a path or store."""
+    import zarr
+
+    return zarr.open_group(store, mode=mode, use_consolidated=False)
 
 
 def _refusal(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -19,8 +19,9 @@ from geomiam.maps.geotiff import check_grid, is_geotiff, open_geotiff
 from geomiam.maps.job import Job
 from geomiam.maps.memory import peak_memory
 from geomiam.maps.plan import check_memory
+from geomiam.maps.repository import place_of
 from geomiam.maps.run import MapReport, run_blocks
-from geomiam.maps.store import Place, template
+from geomiam.maps.store import template
 from geomiam.model.model import Model
 from geomiam.model.saved_model import as_model
 from geomiam.outputs.check import check_output, locked_output
@@ -29,11 +30,14 @@ from geomiam.outputs.write import atomic_path, remove
 from geomiam.progress import with_progress
 from geomiam.tokens.select import Selector, visible_tokens
 
+if TYPE_CHECKING:
+    from icechunk import Repository
+
 
 def write_map(
     ds: Data,
     model: Model | str | Path,
-    path: str | Path,
+    path: str | Path | Repository,
     *,
     shapley: bool = False,
     species: str | Sequence[str] | None = None,
@@ -56,10 +60,11 @@ def write_map(
     ds : xarray.Dataset, xarray.DataTree, xarray.DataArray or list
         Cube or sites, as for :func:`geomiam.predict`.
     model : Model or path
-    path : str or pathlib.Path
+    path : str, pathlib.Path or icechunk.Repository
         Zarr store to write: a local path, or the URL of an object store (``s3://…``, by fsspec). A local
         name that ends in ``.tif`` or ``.nc`` is a GeoTIFF or netCDF file as written by
-        :func:`geomiam.export`.
+        :func:`geomiam.export`. In a repository of icechunk, the map grows on the branch ``geomiam-building``,
+        and the branch ``main`` shows it when it is complete.
     shapley : bool
         Write Shapley values too.
     species : str or sequence of str, optional
@@ -140,11 +145,11 @@ def write_map(
         overwrite=overwrite,
         progress=progress,
     )
-    if is_geotiff(path):
-        return open_geotiff(expand(path))
     if is_file_map(path):
+        if is_geotiff(path):
+            return open_geotiff(expand(path))
         return xr.open_dataset(expand(path), engine="h5netcdf", decode_coords="all", chunks={})
-    maps: xr.Dataset = open_zarr(path)
+    maps: xr.Dataset = open_zarr(place_of(path).finished)
     return maps
 
 
@@ -152,7 +157,7 @@ def write_map(
 def make_map(
     ds: Data,
     model: Model | str | Path,
-    path: str | Path,
+    path: str | Path | Repository,
     *,
     shapley: bool = False,
     species: str | Sequence[str] | None = None,
@@ -176,16 +181,20 @@ def make_map(
     job = Job.of(
         ds, model, shapley=shapley, species=species, using=using, chunks=chunks, options=options
     )
-    make_output = _make_file if is_file_map(path) else _make_store
-    return make_output(ds, job, path, client=client, overwrite=overwrite, inputs=inputs)
+    settings: dict[str, Any] = {"client": client, "overwrite": overwrite, "inputs": inputs}
+    if is_file_map(path):
+        return _make_file(ds, job, path, **settings)
+    return _make_store(ds, job, path, **settings)
 
 
-def claim_map(path: str | Path, overwrite: bool, *, inputs: Sequence[str | Path] = ()) -> None:
+def claim_map(
+    path: str | Path | Repository, overwrite: bool, *, inputs: Sequence[str | Path] = ()
+) -> None:
     """Refuse an output that must not be written."""
     if is_file_map(path):
         check_output(path, overwrite, kind=KINDS[kind_of(path)][1], inputs=inputs)
     else:
-        Place.of(path).claim(overwrite, inputs=inputs)
+        place_of(path).claim(overwrite, inputs=inputs)
 
 
 def _make_file(
@@ -218,14 +227,14 @@ def _make_file(
 def _make_store(
     ds: xr.Dataset,
     job: Job,
-    path: str | Path,
+    path: str | Path | Repository,
     *,
     client: Any,
     overwrite: bool,
     inputs: Sequence[str | Path],
 ) -> MapReport:
     start = time.monotonic()
-    place = Place.of(path)
+    place = place_of(path)
     place.claim(overwrite, inputs=inputs)
     job = replace(job, store=place.growing)
     map_template = template(ds, job)
@@ -235,7 +244,7 @@ def _make_store(
         marks = place.resume(prints) if job.options.resume else None
         if marks is None:
             marks = place.begin(map_template, job, prints)
-        results = run_blocks(job, ds, marks, client=client)
+        results = run_blocks(job, ds, marks, client=client, writes=place.writes())
         before = int(marks[marks > 0].sum()) - int((marks > 0).sum())
         place.complete(overwrite, predicted_cells=before + sum(r.predicted for r in results))
     visible = visible_tokens(job.model.layout, job.using)

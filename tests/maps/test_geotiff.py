@@ -95,11 +95,11 @@ def test_a_stopped_geotiff_goes_on_and_leaves_nothing(small, cube, tmp_path, mon
 
     answer, count = jobs.Job.__call__, []
 
-    def fail_late(job, part, index):
+    def fail_late(job, part, index, session=None):
         count.append(index)
         if len(count) == 6:
             raise OSError("the disk is full")
-        return answer(job, part, index)
+        return answer(job, part, index, session)
 
     options = {"chunks": {"y": 4, "x": 5}, "progress": False}
     with monkeypatch.context() as patch:

@@ -36,11 +36,11 @@ def stop_after(monkeypatch, blocks: int) -> list[tuple[int, ...]]:
     written: list[tuple[int, ...]] = []
     answer = jobs.Job.__call__
 
-    def fail_late(job, part, index):
+    def fail_late(job, part, index, session=None):
         if len(written) >= blocks:
             raise OSError("the disk is full")
         written.append(index)
-        return answer(job, part, index)
+        return answer(job, part, index, session)
 
     monkeypatch.setattr(jobs.Job, "__call__", fail_late)
     return written
@@ -208,7 +208,7 @@ def test_a_map_in_an_object_store_is_complete_when_it_is_marked_complete(small, 
 def test_a_second_writer_is_refused_and_harms_nothing(small, cube, tmp_path, monkeypatch):
     answer, refusal = jobs.Job.__call__, []
 
-    def with_company(job, part, index):
+    def with_company(job, part, index, session=None):
         if not refusal:
             options = gm.MapOptions(resume=False)
             map_options = {
@@ -222,7 +222,7 @@ def test_a_second_writer_is_refused_and_harms_nothing(small, cube, tmp_path, mon
             ) as reason:
                 gm.write_map(cube, small, tmp_path / "map.zarr", **map_options)
             refusal.append(reason)
-        return answer(job, part, index)
+        return answer(job, part, index, session)
 
     monkeypatch.setattr(jobs.Job, "__call__", with_company)
     written = gm.write_map(cube, small, tmp_path / "map.zarr", chunks=CHUNKS, progress=False)
