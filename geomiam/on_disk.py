@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from geomiam.errors import MemoryRefused
+from geomiam.progress import progress_bar
 
 PART = 2**21
 """Most bytes of the rows that are converted at a time: few enough for the cache."""
@@ -31,8 +32,8 @@ def row_parts(x: np.ndarray, *, part: int = PART) -> list[slice]:
 
 
 def in_parts(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Yield ``(n, …)`` in parts, without the rows that are False in ``rows (n,)``."""
-    for part in row_parts(x):
+    """Yield ``(n, …)`` in parts, without the rows that are False in ``rows (n,)``, with a bar if it takes long."""
+    for part in progress_bar(row_parts(x), desc="statistics of predictors", leave=False):
         yield x[part] if rows is None else x[part][rows[part]]
 
 

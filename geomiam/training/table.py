@@ -15,6 +15,7 @@ from geomiam.data.sites.table import SiteTable
 from geomiam.errors import LabelError, SettingError
 from geomiam.labels import Counts, Labels, SparseLabels, label_counts
 from geomiam.on_disk import array_on_disk, is_on_disk, row_parts
+from geomiam.progress import progress_bar
 from geomiam.splits import Blocks, hold_out, site_blocks
 from geomiam.tokens.encode import TokenArrays, encode
 from geomiam.tokens.layout import Layout
@@ -105,7 +106,8 @@ def encode_sites(
     n = len(next(iter(arrays.values())))
     values = tuple(array_on_disk((n, p.size, p.width)) for p in layout.parts)
     observed = array_on_disk((n, layout.size), bool)
-    for part in row_parts(max(values, key=lambda v: v.nbytes)):
+    parts = row_parts(max(values, key=lambda v: v.nbytes))
+    for part in progress_bar(parts, desc="encoding predictors", leave=False):
         tokens = encode({k: a[part] for k, a in arrays.items()}, layout=layout, scaler=scaler)
         observed[part] = tokens.observed
         for target, source in zip(values, tokens.values, strict=True):

@@ -128,6 +128,7 @@ def run(
         with tempfile.TemporaryDirectory() as folder:
             path = gm.write_sites(random_sites(gib), f"{folder}/sites.zarr")
             rows.append(fit_costs(str(path), steps, limit))
+        print(as_text(rows[-1]), flush=True)
     return {
         "image": [BANDS, PIXELS, PIXELS],
         "scalars": SCALARS,
