@@ -170,7 +170,7 @@ def systems(
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Compare whole systems (MaskSDM, MIAM, UME, MAESTRO's parts, trees) on the same sites."""
+    """Compare whole systems (default fit, MaskSDM, MIAM, UME, MAESTRO's parts, trees) on the same sites."""
     from dataclasses import replace
 
     from geomiam_bench import readers
@@ -208,11 +208,11 @@ def systems(
 
 def _print_systems(run: dict) -> None:
     """One line per system: means by situation, the difference to the reference, and costs."""
-    from geomiam_bench.comparison.table import REFERENCE, summary
+    from geomiam_bench.comparison.table import reference, summary
 
     rows = summary(run)
     names = list(next(iter(rows.values()))["auc"])
-    head = "".join(f"{n:>14s}{'± vs ' + REFERENCE:>19s}" for n in names)
+    head = "".join(f"{n:>14s}{'± vs ' + reference(rows):>19s}" for n in names)
     typer.echo(f"{'system':20s}{head}{'train s':>9s}{'weights':>10s}{'s/1,000':>9s}")
     for name, result in rows.items():
         typer.echo(

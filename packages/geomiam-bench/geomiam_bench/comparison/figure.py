@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {"group": "#1b7f79", "token": "#3d6fb4", "late": "#c8553d", "trees": "#6b6b6b"}
+COLOURS = {
+    "default": "#111111",
+    "group": "#1b7f79",
+    "token": "#3d6fb4",
+    "late": "#c8553d",
+    "trees": "#6b6b6b",
+}
 OTHER = "#8a5aa8"
 LINES = ("-", "--", ":", "-.")
 TITLES = {"all": "everything seen", "one missing": "one missing", "one alone": "one alone"}

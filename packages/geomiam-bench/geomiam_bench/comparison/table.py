@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-REFERENCE = "miam-group"
-"""The system that all other systems are compared with."""
+REFERENCES = ("default", "miam-group")
+"""The first of these systems that a run has is the one that all others are compared with."""
+
+
+def reference(systems: Collection[str]) -> str:
+    """Return the system that the others of a run are compared with."""
+    return next((name for name in REFERENCES if name in systems), REFERENCES[0])
 
 
 def as_table(results: Sequence[Mapping]) -> xr.Dataset:
@@ -151,8 +156,9 @@ def _of_system(name: str, table: xr.Dataset, kinds: xr.DataArray, run: Mapping) 
     seeds = system_auc.mean("species")
     names = [str(s) for s in kinds["situation"].values]
     against = {}
-    if name != REFERENCE and REFERENCE in kinds["system"]:
-        reference_auc = kinds.sel(system=REFERENCE)
+    base = reference(table["system"].values.tolist())
+    if name != base and base in kinds["system"]:
+        reference_auc = kinds.sel(system=base)
         against = {
             s: paired(system_auc.sel(situation=s), reference_auc.sel(situation=s)) for s in names
         }

@@ -1,9 +1,9 @@
 """Comparison of whole systems on the same sites, blocks and gaps.
 
-Every system of :mod:`geomiam.baselines.recipes` is trained on the same training sites, stops early by
-the same validation blocks, and is scored on sites that no system has seen: with every modality alone,
-without each modality, with all, and with a growing share of gaps. Seconds are processor seconds,
-because other processes do not lengthen them.
+Every system of :mod:`geomiam_bench.comparison.systems` is trained on the same training sites and stops
+early by the same validation blocks; only trees and the default fit train on those blocks too. All are
+scored on sites that no system has seen: with every modality alone, without each modality, with all, and
+with a growing share of gaps. Seconds are processor seconds, because other processes do not lengthen them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from geomiam.baselines.base import Baseline
-from geomiam.baselines.recipes import RECIPES, Recipe, recipe
+from geomiam.baselines.recipes import Recipe
 from geomiam.data.predictors import bind
 from geomiam.data.sites.table import read_labels
 from geomiam.evaluation.evaluate import Masked, subset_scores
@@ -29,6 +29,7 @@ from geomiam.networks.config import NetworkConfig
 from geomiam.schema.schema import Schema
 from geomiam.splits import hold_out_blocks
 from geomiam.training.config import TrainingConfig
+from geomiam_bench.comparison.systems import SYSTEMS, system
 from geomiam_bench.sweeps import split
 
 NETWORK = NetworkConfig(width=64, heads=4, depth=1, inner=1, frequencies=16, sigma=0.1, dropout=0.1)
@@ -43,7 +44,7 @@ SUBSETS = "unimodal+leave-one-out+all"
 class SystemPlan:
     """The systems to train, and the settings of training and scoring."""
 
-    systems: Sequence[str] = tuple(RECIPES)
+    systems: Sequence[str] = tuple(SYSTEMS)
     seeds: int = 3
     patterns: Sequence[str] = ("at-random", "by-modality")
     shares: Sequence[float] = SHARES
@@ -55,8 +56,8 @@ class SystemPlan:
     def __post_init__(self) -> None:
         named_patterns(self.patterns)
         for name in self.systems:
-            if not recipe(name).baseline:
-                recipe(name).options(network=self.network, training=self.training)
+            if not system(name).baseline:
+                system(name).options(network=self.network, training=self.training)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,7 @@ class Data:
 
 def chosen(data: Data, plan: SystemPlan) -> list[Recipe]:
     """Return the systems of a plan that differ on these data."""
-    return [s for name in plan.systems if (s := recipe(name)).differs(data.schema)]
+    return [s for name in plan.systems if (s := system(name)).differs(data.schema)]
 
 
 def compare(
@@ -134,28 +135,28 @@ def compare(
     stored_results = previous_results or {}
     for seed in range(plan.seeds):
         sites: Round | None = None
-        for system in chosen(data, plan):
-            if (system.name, seed) in stored_results:
-                yield stored_results[system.name, seed]
+        for recipe in chosen(data, plan):
+            if (recipe.name, seed) in stored_results:
+                yield stored_results[recipe.name, seed]
                 continue
             sites = sites or data.round(seed, plan)
-            yield _result(system, sites, data, plan)
+            yield _result(recipe, sites, data, plan)
 
 
-def _result(system: Recipe, sites: Round, data: Data, plan: SystemPlan) -> dict:
-    predictor, seconds = trained(system, sites, data.schema, plan)
+def _result(recipe: Recipe, sites: Round, data: Data, plan: SystemPlan) -> dict:
+    predictor, seconds = trained(recipe, sites, data.schema, plan)
     sweep = missingness_sweep(
         sites.train,
         sites.test,
         data.schema,
-        predictors={system.name: predictor},
+        predictors={recipe.name: predictor},
         patterns=plan.patterns,
         shares=plan.shares,
         repeats=plan.repeats,
         rng=sites.seed,
     )["mean_auc"].mean("repeat")
     return {
-        "system": system.name,
+        "system": recipe.name,
         "seed": sites.seed,
         "seconds": round(seconds, 2),
         "parameters": parameters(predictor),
@@ -166,11 +167,11 @@ def _result(system: Recipe, sites: Round, data: Data, plan: SystemPlan) -> dict:
 
 
 def trained(
-    system: Recipe, sites: Round, schema: Schema, plan: SystemPlan
+    recipe: Recipe, sites: Round, schema: Schema, plan: SystemPlan
 ) -> tuple[Masked | Baseline, float]:
     """Return a system trained on the sites of a round, and the processor seconds of its training."""
     start = time.process_time()
-    predictor = system.fit(
+    predictor = recipe.fit(
         sites.train,
         schema,
         network=plan.network,

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.baselines.recipes import RECIPES
 from geomiam_bench.comparison.figure import TITLES, draw
 from geomiam_bench.comparison.run import read_comparison
-from geomiam_bench.comparison.table import REFERENCE, as_table, in_situations, paired, summary
+from geomiam_bench.comparison.systems import DEFAULT, SYSTEMS
+from geomiam_bench.comparison.table import as_table, in_situations, paired, reference, summary
 from geomiam_bench.pages.markdown import table
 
 CLEAR = 2.0
@@ -24,9 +24,9 @@ CLEAR = 2.0
 WHOLE = "maestro"
 APART = {
     "masks of MAESTRO, not MIAM (its network)": (WHOLE, "maestro-miam"),
-    "masks of MAESTRO, not MIAM (default network)": ("group-ramp", REFERENCE),
-    "its network, not the default (masks of MAESTRO)": (WHOLE, "group-ramp"),
-    "its network, not the default (masks of MIAM)": ("maestro-miam", REFERENCE),
+    "masks of MAESTRO, not MIAM (group fusion)": ("group-ramp", "miam-group"),
+    "its network, not group fusion (masks of MAESTRO)": (WHOLE, "group-ramp"),
+    "its network, not group fusion (masks of MIAM)": ("maestro-miam", "miam-group"),
 }
 """Pairs that separate the effects of masks and network."""
 SITUATION_WORDS = {
@@ -46,7 +46,7 @@ def systems_section(paths: list[Path], pictures: Path) -> str:
 
 
 LEAD = f"""Whole systems on equal terms: the same sites, the same test and validation blocks, the same gaps, sizes and
-early stopping, written by `geomiam-bench systems`. Differences are paired, species by species and seed by seed, in AUC
+early stopping for every network of a published system, written by `geomiam-bench systems`. Differences are paired, species by species and seed by seed, in AUC
 points ± their standard error, for which both species and seeds count as clusters. A difference counts here from
 {CLEAR:.0f} standard errors; with many systems side by side, some will pass that by luck."""
 
@@ -62,7 +62,7 @@ def advice(runs: dict[str, dict]) -> str:
     head = ["system", "level with the best", "of", "AUC points behind the best, mean", "seconds"]
     cells = [[n, k, of, f"{behind:.1f}", f"{cost:.2f}"] for n, k, of, behind, cost in rows]
     best, cheap = rows[0], min((r for r in rows if r[2] == rows[0][2]), key=lambda r: r[4])
-    default = next((r for r in rows if r[0] == REFERENCE), None)
+    default = next((r for r in rows if r[0] == DEFAULT.name), None)
     text = (
         f"**Which to choose.** Over {len(cases)} cases ({_many(len(runs), 'data set')}, with every modality, one missing "
         f"and one alone), **{best[0]}** is the best or level with it most often, {best[1]} times, and "
@@ -75,12 +75,12 @@ def advice(runs: dict[str, dict]) -> str:
             text.partition(f" **{cheap[0]}** predicts")[0]
             + " It is also the cheapest to predict with."
         )
-    if default and REFERENCE not in (best[0], cheap[0]):
+    if default and DEFAULT.name not in (best[0], cheap[0]):
         text += (
-            f" The default, **{REFERENCE}**, is the best or level with it {_many(default[1], 'time')} and "
-            f"{default[3]:.1f} points behind in the mean, at {default[4]:.2f} seconds; it is designed for cheap "
-            "[explanations](performance.md), not for the highest AUC of a single small network. Level means within two standard errors."
+            f" geomiam's default fit, **{DEFAULT.name}**, is the best or level with it {default[1]} of {default[2]} times and "
+            f"{default[3]:.1f} points behind in the mean, at {default[4]:.2f} seconds."
         )
+    text += " Level means within two standard errors."
     return f"{text}\n\n{table(head, cells)}"
 
 
@@ -127,7 +127,7 @@ def _record(name: str, cases: list[dict], runs: dict[str, dict]) -> tuple:
 def what_they_are(runs: dict[str, dict]) -> str:
     """Return names and descriptions of the systems; equal ones are listed once."""
     names = {name for run in runs.values() for name in run["systems"]}
-    rows = [[f"`{n}`", RECIPES[n].description] for n in sorted(names, key=[*RECIPES].index)]
+    rows = [[f"`{n}`", SYSTEMS[n].description] for n in sorted(names, key=[*SYSTEMS].index)]
     return table(["system", "what it is"], rows)
 
 
@@ -165,9 +165,17 @@ def data_and_training(run: dict) -> str:
         f"{', '.join(data['modalities'])}; scored on {test}; {_many(seeds, 'seed')}. Networks: width "
         f"{network['width']}, {network['heads']} heads, {network['depth'] + network['inner']} blocks in a row, "
         f"{_many(network['members'], 'member')}, at most {training['epochs']} epochs, stopped after "
-        f"{training['patience']} without a better validation AUC. Trees do not stop early and train on the "
-        f"validation blocks too.{note} {total:.1f} minutes of training on one core."
+        f"{training['patience']} without a better validation AUC. {_trained_on_all(run)}{note} {total:.1f} minutes of "
+        "training on one core."
     )
+
+
+def _trained_on_all(run: dict) -> str:
+    """Return which systems use the validation blocks for training."""
+    is_default = DEFAULT.name in run["systems"]
+    who = "Trees and the [default fit](defaults.md)" if is_default else "Trees"
+    sizes = ", and the sizes of the default's networks follow from the data" if is_default else ""
+    return f"{who} do not stop early and train on the validation blocks too{sizes}."
 
 
 def scores_table(run: dict, rows: dict[str, dict]) -> str:
@@ -177,7 +185,7 @@ def scores_table(run: dict, rows: dict[str, dict]) -> str:
     middle = run["settings"]["shares"][len(run["settings"]["shares"]) // 2]
     head = ["system"]
     for kind in kinds:
-        head += [TITLES[kind], f"− {REFERENCE}"]
+        head += [TITLES[kind], f"− {reference(rows)}"]
     head += [f"{middle:.0%} gone {p.replace('-', ' ')}" for p in patterns]
     head += ["weights", "training, s", "1,000 cells, s"]
     order = sorted(rows, key=lambda n: -np.mean(list(rows[n]["auc"].values())))

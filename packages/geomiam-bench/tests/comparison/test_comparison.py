@@ -19,7 +19,14 @@ from geomiam_bench.cli import app
 from geomiam_bench.comparison import trials
 from geomiam_bench.comparison.costs import costs, distinct_cells
 from geomiam_bench.comparison.figure import draw
-from geomiam_bench.comparison.run import begin, go_on, read_comparison, write_comparison
+from geomiam_bench.comparison.run import (
+    begin,
+    go_on,
+    read_comparison,
+    recipe_settings,
+    write_comparison,
+)
+from geomiam_bench.comparison.systems import DEFAULT, SYSTEMS
 from geomiam_bench.comparison.table import (
     as_table,
     in_situations,
@@ -32,6 +39,9 @@ from geomiam_bench.pages import systems as page
 
 NETWORK = TINY_NETWORK.model_copy(update={"inner": 1})
 FAST = {"network": NETWORK, "training": quick(epochs=2), "shares": (0.0, 0.5), "timings": 2}
+
+SHORT = replace(DEFAULT, training={"steps": 5, "epoch_steps": 5})
+"""The default fit with few steps."""
 
 
 def sites_of(n: int = 120) -> xr.Dataset:
@@ -50,11 +60,13 @@ def data() -> Data:
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory) -> dict:
-    """Two systems and the trees, two seeds, written and read."""
+    """The default fit, a published system and the trees, two seeds, written and read."""
     path = tmp_path_factory.mktemp("run") / "systems-tiny.json"
-    plan = SystemPlan(("miam-group", "masksdm", "xgboost"), seeds=2, **FAST)
-    for updated_run in go_on(begin(path, data, plan), data, plan, on_result=lambda _: None):
-        write_comparison(path, updated_run)
+    plan = SystemPlan(("default", "masksdm", "xgboost"), seeds=2, **FAST)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SYSTEMS, "default", SHORT)
+        for updated_run in go_on(begin(path, data, plan), data, plan, on_result=lambda _: None):
+            write_comparison(path, updated_run)
     return read_comparison(path)
 
 
@@ -75,6 +87,19 @@ def test_every_system_trains_and_predicts_every_subset(name, data):
     assert np.isfinite([*result["sweep"].values()]).all()
     assert (result["epochs"] is None) == bool(RECIPES[name].baseline)
     assert result["seconds"] > 0 and (result["parameters"] is None) == bool(RECIPES[name].baseline)
+
+
+def test_the_default_system_is_a_fit_without_settings_on_all_training_sites(data, monkeypatch):
+    monkeypatch.setitem(SYSTEMS, "default", SHORT)
+    plan = SystemPlan(("default",), seeds=1, **FAST)
+    sites = data.round(0, plan)
+    predictor, _ = trials.trained(SYSTEMS["default"], sites, data.schema, plan)
+    expected = gm.fit(sites.train, data.schema, training=SHORT.training, rng=0)
+    np.testing.assert_array_equal(
+        predictor.scores(sites.test), gm.evaluation.evaluate.Masked(expected).scores(sites.test)
+    )
+    assert predictor.model.config.private_windows and not DEFAULT.training
+    assert recipe_settings(DEFAULT, plan, data.schema)["baseline"] == "geomiam.fit"
 
 
 # Equal terms -------------------------------------------------------------------------------------
@@ -206,7 +231,7 @@ def test_subsets_are_sorted_by_what_is_missing():
 def test_the_summary_is_the_mean_of_what_is_stored(run):
     result = summary(run)["masksdm"]
     rows = [r for r in run["results"] if r["system"] == "masksdm"]
-    best = [r for r in run["results"] if r["system"] == "miam-group"]
+    best = [r for r in run["results"] if r["system"] == "default"]
     alone = [
         [np.mean([r["scores"][m][k] for m in ("climate", "soil", "satellite")]) for k in range(3)]
         for r in rows
@@ -248,7 +273,7 @@ def test_a_run_goes_on_with_more_systems_and_refuses_other_settings(
 ):
     path = tmp_path / "run.json"
     write_comparison(path, run)
-    plan = SystemPlan(("miam-group", "miam-token"), seeds=2, **FAST)
+    plan = SystemPlan(("default", "miam-token"), seeds=2, **FAST)
     trained_names = []
     original = Recipe.fit
     monkeypatch.setattr(
@@ -262,7 +287,7 @@ def test_a_run_goes_on_with_more_systems_and_refuses_other_settings(
     *_, updated_run = go_on(begin(path, data, plan), data, plan, on_result=lambda _: None)
     assert trained_names == ["miam-token"] * 2
     assert updated_run["results"][: len(run["results"])] == run["results"]
-    assert set(updated_run["costs"]) == {"miam-group", "masksdm", "xgboost", "miam-token"}
+    assert set(updated_run["costs"]) == {"default", "masksdm", "xgboost", "miam-token"}
     second_auc = replace(
         plan, training=quick(epochs=9)
     )  # this difference is reported before those that follow from it
@@ -307,11 +332,11 @@ def test_the_parts_are_the_whole_minus_the_whole_without(run):
     """With other names: one system counts as the whole, another as the whole without a part."""
     renamed_run = json.loads(json.dumps(run))
     for r in renamed_run["results"]:
-        r["system"] = {"miam-group": "maestro", "masksdm": "maestro-no-ramp"}.get(
+        r["system"] = {"default": "maestro", "masksdm": "maestro-no-ramp"}.get(
             r["system"], "xgboost"
         )
     renamed_run["systems"] = {
-        "maestro": {**run["systems"]["miam-group"]},
+        "maestro": {**run["systems"]["default"]},
         "maestro-no-ramp": {**run["systems"]["masksdm"], "without": "ramp"},
         "xgboost": run["systems"]["xgboost"],
     }
