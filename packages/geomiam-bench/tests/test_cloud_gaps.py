@@ -135,6 +135,26 @@ def test_composites_are_the_medians_of_a_pandas_groupby(bench, sites):
     assert int(filled_series.notnull().any("site").sum()) == expected.notna().any(axis=1).sum()
 
 
+def test_candidates_are_changes_of_one_network_and_the_default_fit(bench):
+    gaps, _ = bench
+    for name, changes in gaps.CANDIDATES.items():
+        network = gaps.fit_options(name)["network"]
+        assert network.model_dump() == gaps.NETWORK.model_dump() | changes
+    assert gaps.fit_options(gaps.DEFAULT) == {}
+    assert gaps.CHOICE in (*gaps.CANDIDATES, gaps.DEFAULT)
+
+
+def test_tuning_trains_every_candidate_on_the_folds_without_a_test(bench):
+    gaps, series = bench
+    candidates = (*gaps.CANDIDATES, gaps.DEFAULT)
+    listed = gaps.tasks(candidates, "asis", seeds=2, folds=list(series.TUNING), patterns=["clouds"])
+    assert [(t.candidate, t.seed, t.fold) for t in listed] == [
+        (name, seed, fold) for name in candidates for seed in (0, 1) for fold in (0, 1)
+    ]
+    used_folds = {*series.TUNING, *(f for train in series.TUNING.values() for f in train)}
+    assert not used_folds & set(series.TESTS)
+
+
 @pytest.mark.slow
 def test_a_run_scores_every_method_and_goes_on_where_it_stopped(
     bench, folder, tmp_path, monkeypatch
@@ -154,7 +174,8 @@ def test_a_run_scores_every_method_and_goes_on_where_it_stopped(
         return json.loads(file.read_text(encoding="utf-8"))
 
     first = command()
-    assert first["done"] == ["asis: seed 0, fold 2", "asis: seed 0, fold 3"]
+    start = f"{gaps.CHOICE}, asis: seed 0"
+    assert first["done"] == [f"{start}, fold 2", f"{start}, fold 3"]
     assert len(first["rows"]) == 2 * 2 * 2 * 6  # folds, patterns, shares, methods
     assert command() == first
     result = command("--train", "same", "--figure", str(tmp_path / "figure.png"))
