@@ -147,8 +147,10 @@ def test_candidates_are_changes_of_one_network_and_the_default_fit(bench):
 def test_tuning_trains_every_candidate_on_the_folds_without_a_test(bench):
     gaps, series = bench
     candidates = (*gaps.CANDIDATES, gaps.DEFAULT)
-    listed = gaps.tasks(candidates, "asis", seeds=2, folds=list(series.TUNING), patterns=["clouds"])
-    assert [(t.candidate, t.seed, t.fold) for t in listed] == [
+    planned_tasks = gaps.tasks(
+        candidates, "asis", seeds=2, folds=list(series.TUNING), patterns=["clouds"]
+    )
+    assert [(t.candidate, t.seed, t.fold) for t in planned_tasks] == [
         (name, seed, fold) for name in candidates for seed in (0, 1) for fold in (0, 1)
     ]
     used_folds = {*series.TUNING, *(f for train in series.TUNING.values() for f in train)}

@@ -173,9 +173,9 @@ def data_and_training(run: dict) -> str:
 def _trained_on_all(run: dict) -> str:
     """Return which systems use the validation blocks for training."""
     is_default = DEFAULT.name in run["systems"]
-    who = "Trees and the [default fit](defaults.md)" if is_default else "Trees"
+    systems = "Trees and the [default fit](defaults.md)" if is_default else "Trees"
     sizes = ", and the sizes of the default's networks follow from the data" if is_default else ""
-    return f"{who} do not stop early and train on the validation blocks too{sizes}."
+    return f"{systems} do not stop early and train on the validation blocks too{sizes}."
 
 
 def scores_table(run: dict, rows: dict[str, dict]) -> str:
