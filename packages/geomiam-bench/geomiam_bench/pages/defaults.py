@@ -50,7 +50,7 @@ error in `model.about["validation"]`.
 the mix and of the best one, or the reason that no choice was made.
 
 **To change a setting** pass it in a mapping; all others still follow the rule. On the command line
-most settings are flags of `geomiam fit`; the others, such as `squares` and `private_windows`, can be changed in Python only. With `holdout` above 0, that share of the sites does not train and chooses the best epoch.
+most settings are flags of `geomiam fit`; the others, such as `inner` and `frequencies`, can be changed in Python only. With `holdout` above 0, that share of the sites does not train and chooses the best epoch.
 
 ```python
 model = gm.fit(sites, schema, training={"steps": 2000, "loss": "maxent"}, network={"width": 128})
