@@ -6,14 +6,13 @@ process lengthens them.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+
+from geomiam_bench.processes import in_process, print_costs
 
 
 class Size(NamedTuple):
@@ -45,31 +44,28 @@ def random_sites(size: Size) -> xr.Dataset:
     return sites.assign(presence=(("site", "species"), labels))
 
 
-def print_seconds(size: Size) -> None:
+def print_seconds(*size: int) -> None:
     """Print the CPU seconds of this process before a fit and after it."""
     import torch
 
     import geomiam as gm
 
     torch.set_num_threads(1)
-    sites = random_sites(size)
+    sites = random_sites(Size(*size))
     before = time.process_time()
     gm.fit(sites, progress=False)
-    print(json.dumps({"before": before, "after": time.process_time()}))
+    print_costs({"before": before, "after": time.process_time()})
 
 
-def seconds_of_fits(sizes: tuple[Size, ...] = SIZES, *, repeat: int) -> list[dict[str, Any]]:
+def seconds_of_fits(*, repeat: int) -> list[dict[str, Any]]:
     """Return the CPU seconds of fits, each in a separate process, repeated in turn.
 
     ``fit`` begins before the modules that only a fit imports; ``process`` includes torch, xarray and the sites.
     """
-    seconds: dict[Size, list[dict[str, float]]] = {size: [] for size in sizes}
+    seconds: dict[Size, list[dict[str, float]]] = {size: [] for size in SIZES}
     for _ in range(repeat):
-        for size in sizes:
-            code = f"from geomiam_bench.fit_cost import Size, print_seconds; print_seconds({size})"
-            command = [sys.executable, "-W", "ignore", "-c", code]
-            process = subprocess.run(command, capture_output=True, text=True, check=True)
-            seconds[size].append(json.loads(process.stdout.splitlines()[-1]))
+        for size in SIZES:
+            seconds[size].append(in_process(print_seconds, *size))
     return [
         {
             **size._asdict(),

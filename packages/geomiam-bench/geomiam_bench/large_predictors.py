@@ -11,10 +11,7 @@ the log of the size, 1 for linear growth. Linux only.
 
 from __future__ import annotations
 
-import json
 import resource
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -31,6 +28,7 @@ import geomiam as gm
 from geomiam_bench.many_sites import Timed, step_times
 from geomiam_bench.options import Json
 from geomiam_bench.planning import slope
+from geomiam_bench.processes import in_process, print_costs
 from geomiam_bench.results import as_text, write_json
 
 GIB = (0.5, 2.0, 8.0, 26.0)
@@ -97,26 +95,17 @@ def print_fit(path: str, steps: int, limit: float | None) -> None:
     memory.start()
     start, clock, sites = time.process_time(), time.perf_counter(), gm.open_sites(path, chunks={})
     gm.fit(sites, network={"fusion": "sum"}, training={"steps": steps}, masking=Timed())
-    costs = {
-        "rows": sites.sizes["site"],
-        "gib": sites["image"].nbytes / 2**30,
-        "fit_seconds": time.process_time() - start,
-        "elapsed_seconds": time.perf_counter() - clock,
-        # The last steps are those of the members, which train on all sites.
-        "step_ms": 1000 * float(np.median(np.diff(step_times[-steps:]))),
-        "memory_gib": memory.greatest / 2**30,
-    }
-    print(json.dumps({k: round(v, 3) for k, v in costs.items()}))
-
-
-def fit_costs(path: str, steps: int, limit: float | None) -> dict[str, float]:
-    """Return the costs of :func:`print_fit` in a separate process."""
-    code = (
-        f"from geomiam_bench import large_predictors as l; l.print_fit({path!r}, {steps}, {limit})"
+    print_costs(
+        {
+            "rows": sites.sizes["site"],
+            "gib": sites["image"].nbytes / 2**30,
+            "fit_seconds": time.process_time() - start,
+            "elapsed_seconds": time.perf_counter() - clock,
+            # The last steps are those of the members, which train on all sites.
+            "step_ms": 1000 * float(np.median(np.diff(step_times[-steps:]))),
+            "memory_gib": memory.greatest / 2**30,
+        }
     )
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(process.stdout.splitlines()[-1])
 
 
 def run(
@@ -127,7 +116,7 @@ def run(
     for gib in sizes:
         with tempfile.TemporaryDirectory() as folder:
             path = gm.write_sites(random_sites(gib), f"{folder}/sites.zarr")
-            rows.append(fit_costs(str(path), steps, limit))
+            rows.append(in_process(print_fit, str(path), steps, limit))
         print(as_text(rows[-1]), flush=True)
     return {
         "image": [BANDS, PIXELS, PIXELS],

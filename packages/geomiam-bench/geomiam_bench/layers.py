@@ -11,9 +11,6 @@ and with a group that is hidden: set to NaN, left out by ``using=``, and infinit
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,6 +27,7 @@ import geomiam as gm
 from geomiam.explain.contributions import observed_groups
 from geomiam.maps.memory import peak_memory
 from geomiam.maps.write import make_map
+from geomiam_bench.processes import output_of
 
 MODALITIES = {
     "climate": ("bio1", "bio12", "bio15"),
@@ -246,16 +244,7 @@ def every_layer(side: int) -> dict[str, Any]:
         )
         runs = []
         for name in MAPS:
-            command = [
-                sys.executable,
-                "-m",
-                "geomiam_bench",
-                "maps",
-                "--layers-of",
-                f"{folder}:{name}",
-            ]
-            process = subprocess.run(command, capture_output=True, text=True, check=True)
-            runs.append(json.loads(process.stdout.splitlines()[-1]))
+            runs.append(output_of("-m", "geomiam_bench", "maps", "--layers-of", f"{folder}:{name}"))
             print(runs[-1], flush=True)
         return {
             "side": side,

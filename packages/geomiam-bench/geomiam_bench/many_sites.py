@@ -10,12 +10,9 @@ slope is that of the log of a cost on the log of the number of sites, 1 for line
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +26,7 @@ import geomiam as gm
 from geomiam.maps.memory import peak_memory
 from geomiam_bench.options import Json
 from geomiam_bench.planning import slope
+from geomiam_bench.processes import in_process, print_costs
 from geomiam_bench.results import as_text, write_json
 
 SITES = (10**4, 10**5, 10**6)
@@ -93,7 +91,7 @@ def print_sampling(sites: int, species: int, path: str) -> None:
     middle = time.process_time()
     gm.write_sites(table, path)
     seconds = {"sample_seconds": middle - start, "write_seconds": time.process_time() - middle}
-    _print({**seconds, "sample_gib": peak_memory() / 2**30})
+    print_costs({**seconds, "sample_gib": peak_memory() / 2**30})
 
 
 def print_fit(path: str, steps: int) -> None:
@@ -108,7 +106,7 @@ def print_fit(path: str, steps: int) -> None:
     # The last steps are those of the members, which train on all sites.
     step = float(np.median(np.diff(step_times[-steps:])))
     n, species = sites.sizes["site"], sites.sizes["species"]
-    _print(
+    print_costs(
         {
             "rows": n,
             "species": species,
@@ -118,19 +116,6 @@ def print_fit(path: str, steps: int) -> None:
             "fit_gib": peak_memory() / 2**30,
         }
     )
-
-
-def _print(costs: dict[str, float]) -> None:
-    print(json.dumps({k: round(v, 3) for k, v in costs.items()}))
-
-
-def in_process(function: Callable[..., None], *arguments: Any) -> dict[str, float]:
-    """Call a function in a separate process, and return the costs that it prints."""
-    call = f"{function.__name__}{arguments!r}"
-    code = f"from geomiam_bench import many_sites; many_sites.{call}"
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    process = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(process.stdout.splitlines()[-1])
 
 
 def run(sizes: Sequence[int] = SITES, *, species: int = SPECIES, steps: int = STEPS) -> dict:

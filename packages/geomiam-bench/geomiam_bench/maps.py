@@ -38,6 +38,7 @@ from geomiam.maps.write import make_map
 from geomiam.tokens.encode import encode
 from geomiam_bench.layers import every_layer, write_one
 from geomiam_bench.options import Figure, Json
+from geomiam_bench.processes import output_of
 from geomiam_bench.results import as_text, write_json
 from geomiam_bench.shapley import make
 
@@ -141,12 +142,7 @@ def memory_of(side: int) -> dict:
 
 def memory(sides: tuple[int, ...]) -> list[dict]:
     """Return the peak memory of maps of growing size."""
-    rows = []
-    for side in sides:
-        command = [sys.executable, "-m", "geomiam_bench", "maps", "--memory-of", str(side)]
-        process = subprocess.run(command, capture_output=True, text=True, check=True)
-        rows.append(json.loads(process.stdout.splitlines()[-1]))
-    return rows
+    return [output_of("-m", "geomiam_bench", "maps", "--memory-of", str(side)) for side in sides]
 
 
 def train_real(data: Path, folder: Path) -> xr.Dataset:
