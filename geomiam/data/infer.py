@@ -13,11 +13,11 @@ import xarray as xr
 
 from geomiam.checks.names import list_names
 from geomiam.data.dataset import check_sites
-from geomiam.data.kinds import Guess, guess_kind
+from geomiam.data.kinds import Guess, guess_kind, warn_of_doubts
 from geomiam.data.names import text_names
 from geomiam.data.predictors import bind, bind_variable, own_dims
 from geomiam.data.values import flags_of, text_of
-from geomiam.errors import DoubtfulKind, SchemaError, warn
+from geomiam.errors import SchemaError
 from geomiam.geo.dims import on_place
 from geomiam.schema.schema import Schema
 from geomiam.schema.variable import KINDS, Modality, Variable
@@ -112,18 +112,10 @@ def infer_schema(
         name=name, modalities={m: Modality(name=m, variables=v) for m, v in variables.items()}
     )
     schema.__dict__["evidence"] = {n: g.reason for n, g in guesses.items()}
-    lines = [
-        f"'{n}' is read as {g.kind}, but {g.doubt}; if so: kinds={{'{n}': '{g.instead}'}}, else "
-        f"kinds={{'{n}': '{g.kind}'}}"
-        for n, g in guesses.items()
-        if g.doubt
-    ]
-    if lines:
-        advice = (
-            "kinds that may be wrong: pass the right ones to gm.infer_schema(ds, kinds={...}), as "
-            "--kind VARIABLE=KIND on the command line, or as kind: in the catalog"
-        )
-        warn("\n  ".join([advice, *lines]), DoubtfulKind)
+    warn_of_doubts(
+        guesses,
+        "gm.infer_schema(ds, kinds={...}), as --kind VARIABLE=KIND on the command line, or as kind: in the catalog",
+    )
     return schema
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -21,7 +22,7 @@ import xarray as xr
 from geomiam.data.names import has_dates
 from geomiam.data.predictors import own_dims
 from geomiam.data.values import as_float, text_of
-from geomiam.errors import SchemaError
+from geomiam.errors import DoubtfulKind, SchemaError, warn
 from geomiam.schema.variable import KINDS, OWN_DIMS
 
 TIME_DIMS = "time month year quarter date day dayofyear week season step".split()
@@ -68,6 +69,19 @@ class Guess:
     instead: str = ""  # the kind to pass if the inferred kind is wrong
     period: float | None = None
     classes: dict[int, str] | None = None
+
+
+def warn_of_doubts(guesses: Mapping[str, Guess], place: str) -> None:
+    """Warn of kinds that may be wrong; ``place`` is where to pass the right ones."""
+    lines = [
+        f"'{n}' is read as {g.kind}, but {g.doubt}; if so: kinds={{'{n}': '{g.instead}'}}, else "
+        f"kinds={{'{n}': '{g.kind}'}}"
+        for n, g in guesses.items()
+        if g.doubt
+    ]
+    if lines:
+        advice = f"kinds that may be wrong: pass the right ones to {place}"
+        warn("\n  ".join([advice, *lines]), DoubtfulKind)
 
 
 def guess_kind(array: xr.DataArray) -> Guess:

@@ -16,17 +16,11 @@ from geomiam.checks.names import list_names
 from geomiam.data.dataset import along_sites, as_dataset, geometry_dim
 from geomiam.data.grid.grid import geobox
 from geomiam.data.infer import numbered_modalities
-from geomiam.data.kinds import Guess
+from geomiam.data.kinds import Guess, warn_of_doubts
 from geomiam.data.predictors import own_dims
 from geomiam.data.store.store import AS_STORED, Chunks, as_cube, is_zarr
 from geomiam.data.values import as_float
-from geomiam.errors import (
-    DoubtfulKind,
-    GridError,
-    NameRefused,
-    SchemaError,
-    warn,
-)
+from geomiam.errors import GridError, NameRefused, SchemaError
 from geomiam.geo.crs import as_crs
 from geomiam.geo.dims import SITE
 from geomiam.outputs.paths import expand, is_remote, real_path
@@ -171,7 +165,7 @@ def open_cube(
     schema = _schema(layers, guesses, inputs.box)  # methods depend on the cells of the grid
     inputs = build_inputs(schema, inputs.template, bounds=None, roots=None, parameters=None)
     cube = assemble(inputs, None if not chunks else chunks).cube
-    _warn_of_doubts(guesses)
+    warn_of_doubts(guesses, "gm.open_cube(files, kinds={...})")
     return _described(cube, layers, guesses)
 
 
@@ -276,18 +270,6 @@ def _check_kinds(kinds: Mapping[str, str], layers: Sequence[Layer]) -> None:
 
 def _guess(layer: Layer, kind: str | None) -> Guess:
     return layer.guess() if kind is None else Guess(kind, "kinds=")
-
-
-def _warn_of_doubts(guesses: Mapping[str, Guess]) -> None:
-    lines = [
-        f"'{n}' is read as {g.kind}, but {g.doubt}; if so: kinds={{'{n}': '{g.instead}'}}, else "
-        f"kinds={{'{n}': '{g.kind}'}}"
-        for n, g in guesses.items()
-        if g.doubt
-    ]
-    if lines:
-        advice = "kinds that may be wrong: pass the right ones to gm.open_cube(files, kinds={...})"
-        warn("\n  ".join([advice, *lines]), DoubtfulKind)
 
 
 # the catalog --------------------------------------------------------------------------------------
