@@ -34,18 +34,9 @@ from geomiam.schema.schema import Schema
 from geomiam.splits import site_blocks, spatial_folds
 from geomiam.training.config import TrainingConfig
 from geomiam.training.fit import fit
+from geomiam_bench.disdat import NETWORK as DISDAT_NETWORK
 
-NETWORK = NetworkConfig(
-    fusion="group+sum",
-    members=4,
-    width=64,
-    heads=4,
-    depth=1,
-    inner=0,
-    frequencies=16,
-    sigma=0.1,
-    dropout=0.1,
-)
+NETWORK = DISDAT_NETWORK.model_copy(update={"members": 4})
 TRAINING = TrainingConfig(
     loss="weighted-bce", epochs=300, patience=40, batch=250, lr=3e-3, warmup=100, epoch_steps=1
 )
@@ -81,19 +72,16 @@ class SweepPlan:
             named(name)
 
 
-def sweeps(
-    sites: xr.Dataset, schema: Schema, plan: SweepPlan, *, test: xr.Dataset | None = None
-) -> Iterator[xr.Dataset]:
+def sweeps(sites: xr.Dataset, schema: Schema, plan: SweepPlan) -> Iterator[xr.Dataset]:
     """Train all methods and sweep the gaps, once per seed.
 
     Parameters
     ----------
     sites : xarray.Dataset
-        With ``presence(site, species)`` and coordinates.
+        With ``presence(site, species)`` and coordinates. One of four folds of spatial blocks is scored, another
+        for each seed.
     schema : Schema
     plan : SweepPlan
-    test : xarray.Dataset, optional
-        Sites to score; default: one of four folds of spatial blocks of ``sites``, another per seed.
 
     Yields
     ------
@@ -109,7 +97,7 @@ def sweeps(
     schema = bind(schema, sites)
     for seed in range(plan.seeds):
         start = time.perf_counter()
-        train, test_sites = (sites, test) if test is not None else split(sites, seed)
+        train, test_sites = split(sites, seed)
         hidden = PATTERNS[plan.train_pattern](train, schema, share=plan.train_share, rng=seed)
         gappy_train = hide(train, hidden, schema)
         predictors = methods(gappy_train, schema, plan, seed=seed)
