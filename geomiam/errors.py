@@ -175,10 +175,6 @@ class TrainedOnTheseSites(UserWarning):
     """A model is scored on its training sites, so the scores are too high."""
 
 
-class MissingFiles(UserWarning):
-    """Files of a data set are missing for some sites; their values are NaN."""
-
-
 class DeviceError(GeomiamError, ValueError):
     """A device, or a precision on it, is not available."""
 

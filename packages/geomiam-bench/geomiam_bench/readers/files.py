@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from geomiam.data.infer import infer_schema
-from geomiam.errors import MissingFiles, OccurrenceError
+from geomiam.errors import OccurrenceError
 from geomiam.outputs.paths import expand
 from geomiam.schema.catalogs import catalogs
 from geomiam.schema.schema import Schema
@@ -23,6 +23,10 @@ ABSURD = 1e10
 """Numbers beyond are sentinels of the sources (3.4e38, ±inf), never measurements."""
 SHARD = re.compile(r"\d{1,2}")
 """Folders by digits of an id, of which there are thousands."""
+
+
+class MissingFiles(UserWarning):
+    """Files of a data set are missing for some sites; their values are NaN."""
 
 
 def catalog(name: str) -> Schema:

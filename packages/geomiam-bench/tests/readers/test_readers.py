@@ -17,10 +17,11 @@ from helpers_readers import geoplant_folder, satbird_folder, save_image, save_ti
 from PIL import Image
 
 import geomiam as gm
-from geomiam.errors import ArtifactError, MissingFiles, OccurrenceError
+from geomiam.errors import ArtifactError, OccurrenceError
 from geomiam.tokens.layout import Layout
 from geomiam_bench import readers
 from geomiam_bench.readers.cubes import read_cube, read_pt
+from geomiam_bench.readers.files import MissingFiles
 
 SMALL = gm.NetworkConfig(width=8, heads=2, depth=1, inner=0, frequencies=4)
 GLC = SHARED / "glc_sample"
