@@ -35,8 +35,7 @@ def contributions(evidence: Evidence) -> Section:
     explanation = evidence.explanation
     if explanation is None:
         return section
-    available = set(map(str, np.atleast_1d(explanation["species"].values)))
-    species = [s for s in evidence.figure_species if s in available]
+    species = evidence.species_of(explanation)
     section.parts += _effects(explanation, species)
     if "interaction" in explanation and "main_effect" in explanation:
         section.parts += _interactions(explanation, species)

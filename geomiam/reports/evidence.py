@@ -163,6 +163,11 @@ class Evidence:
         largest = set(names[: self.options.species])
         return [s for s in self.model.species if s in largest]
 
+    def species_of(self, data: xr.Dataset) -> list[str]:
+        """Return the species with figures that maps or Shapley values have."""
+        available = set(map(str, np.atleast_1d(data["species"].values)))
+        return [s for s in self.figure_species if s in available]
+
     @property
     def rare_species(self) -> list[str]:
         """Species with fewer than ``FEW`` presences in training."""

@@ -72,9 +72,8 @@ def maps(evidence: Evidence) -> Section:
     section = Section("maps", "Maps")
     if evidence.maps is None:
         return section
-    available = set(map(str, np.atleast_1d(evidence.maps["species"].values)))
     pictures = []
-    for name in (s for s in evidence.figure_species if s in available):
+    for name in evidence.species_of(evidence.maps):
         points = _points(evidence, name)
         ax = plot.suitability(evidence.maps, species=name, points=points)
         pictures.append(page.picture(ax.figure, f"{name}: {_quantity(evidence)}"))
@@ -196,8 +195,7 @@ def _with_presence(section: Section, evidence: Evidence) -> Section:
     maps = evidence.maps
     if maps is None or maps["suitability"].attrs.get("scale") == "logit":
         return section
-    available = list(map(str, np.atleast_1d(maps["species"].values)))
-    species = [s for s in evidence.figure_species if s in available]
+    species = evidence.species_of(maps)
     if not species or "species" not in maps.dims:
         return section
     presence_maps = classify(maps.sel(species=species), evidence.model, kind=MAPPED_KIND)
@@ -288,7 +286,7 @@ def _range_changes(evidence: Evidence) -> list[str]:
         species_change = change.expand_dims("species") if "species" not in change.dims else change
         rows = [(name, *_areas(species_change.sel(species=name))) for name in names[:SHOWN]]
         pictures = []
-        for name in (s for s in evidence.figure_species if s in names):
+        for name in evidence.species_of(change):
             figure = plot.range_change(species_change, species=name).figure
             pictures.append(page.picture(figure, f"{title}: {name}"))
         parts += [page.heading(title), page.number_table(head, rows), page.grid(pictures)]

@@ -46,8 +46,7 @@ def uncertainty(evidence: Evidence) -> Section:
     section = Section("uncertainty", "Uncertainty")
     if evidence.maps is None:
         return section
-    names = set(map(str, np.atleast_1d(evidence.maps["species"].values)))
-    species = [s for s in evidence.figure_species if s in names]
+    species = evidence.species_of(evidence.maps)
     if species and "spread" in evidence.maps:
         section.parts += _spread(evidence.maps, species)
     if species and "prediction_set" in evidence.maps:
@@ -117,8 +116,7 @@ def value(evidence: Evidence) -> Section:
     if not maps["value_of_information"].notnull().any():
         return section
     of_species = "species" in maps["value_of_information"].dims
-    names = [s for s in evidence.figure_species if s in np.atleast_1d(maps["species"].values)]
-    for name in names if of_species else [None]:
+    for name in evidence.species_of(maps) if of_species else [None]:
         part = maps.sel(species=name) if of_species else maps
         table = mean_value(part[["value_of_information", "missing_groups"]])
         columns = ("lacking", "value", "gain")

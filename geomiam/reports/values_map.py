@@ -37,7 +37,7 @@ Layer = dict[str, Any]
 def values_map(evidence: Evidence) -> Section:
     """Return the section with the map and the values of all layers at one cell; empty without a map."""
     section = Section("values", "Values of a cell", script=SCRIPT)
-    species = _figure_species(evidence)
+    species = [] if evidence.maps is None else evidence.species_of(evidence.maps)
     if evidence.maps is None or not species or not evidence.options.interactive:
         return section
     maps, step = _thinned(evidence.maps)
@@ -64,13 +64,6 @@ NOTE = (
     "so that a suitability is read beside its spread, its novelty and the data that are missing. Numbers are rounded to "
     "1/254 of the range of a layer. Without JavaScript the page shows its static figures only."
 )
-
-
-def _figure_species(evidence: Evidence) -> list[str]:
-    if evidence.maps is None:
-        return []
-    available = set(map(str, np.atleast_1d(evidence.maps["species"].values)))
-    return [s for s in evidence.figure_species if s in available]
 
 
 def _thinned(maps: xr.Dataset) -> tuple[xr.Dataset, int]:
