@@ -130,7 +130,7 @@ def limiting(result: xr.Dataset, *, species: str | None = None, ax: Axes | None 
     lowers = one_species(result["contribution"], species).transpose(y, x).values < 0
     colours = {i + 1.0: palette(i) for i in range(len(names))}
     ax = one_axes(ax, (7.4, 6))
-    draw_map(ax, codes, colours=class_colours(numbers, colours, np.where(lowers, 1.0, PALE)))
+    draw_classes(ax, codes, colours, np.where(lowers, 1.0, PALE))
     cells = max(int(np.isfinite(numbers).sum()), 1)
     labels = {
         f"{plain(n)}: {(numbers == i + 1).sum() / cells:.0%}": palette(i)
@@ -169,11 +169,8 @@ def shadow(result: xr.Dataset, *, species: str | None = None, ax: Axes | None = 
     3
     """
     codes = one_species(grid_layer(result, "shadow", source="gm.explain.shadow"), species)
-    y, x = codes.dims[-2:]
-    numbers = codes.transpose(y, x).values
     ax = one_axes(ax, (7.4, 6))
-    colours = {float(i): c for i, c in enumerate(SHADOW.values())}
-    draw_map(ax, codes, colours=class_colours(numbers, colours, np.ones(numbers.shape)))
+    draw_classes(ax, codes, {float(i): c for i, c in enumerate(SHADOW.values())})
     area = one_species(result["area"], species)
     class_legend(
         ax,
@@ -187,16 +184,18 @@ def shadow(result: xr.Dataset, *, species: str | None = None, ax: Axes | None = 
     return ax
 
 
-def class_colours(numbers: np.ndarray, colours: dict[float, str], alpha: np.ndarray) -> np.ndarray:
-    """Return colours ``(y, x, 4)`` of codes; cells without a code are transparent."""
+def draw_classes(
+    ax: Axes, codes: xr.DataArray, colours: dict[float, str], opacity: Any = 1.0
+) -> None:
+    """Draw codes in their colours, with the opacity ``(y, x)``; cells without a code are transparent."""
     from matplotlib.colors import to_rgb
 
+    numbers = codes.transpose(*codes.dims[-2:]).values
     rgba = np.zeros((*numbers.shape, 4))
     for code, colour in colours.items():
-        is_code = numbers == code
-        rgba[is_code, :3] = to_rgb(colour)
-        rgba[is_code, 3] = alpha[is_code]
-    return rgba
+        rgba[numbers == code, :3] = to_rgb(colour)
+    rgba[..., 3] = np.where(np.isin(numbers, list(colours)), opacity, 0.0)
+    draw_map(ax, codes, colours=rgba)
 
 
 def class_legend(ax: Axes, colours: dict[str, str]) -> None:

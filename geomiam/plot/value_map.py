@@ -10,8 +10,7 @@ import xarray as xr
 
 from geomiam.plot.canvas import grid_layer, one_axes, one_species, palette, plain
 from geomiam.plot.cartography import Coastline, decorate
-from geomiam.plot.explanations import class_colours, class_legend
-from geomiam.plot.maps import draw_map
+from geomiam.plot.explanations import class_legend, draw_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +80,7 @@ def value_of_information(
     opacity = np.where(lacking, PALEST + (1 - PALEST) * np.clip(size / limit, 0, 1), 1.0)
     ax = one_axes(ax, (7.6, 6))
     cells = layer.isel(group=0).transpose(y, x).copy(data=numbers)  # of which the outline is drawn
-    draw_map(ax, cells, colours=class_colours(numbers, colours, opacity))
+    draw_classes(ax, cells, colours, opacity)
     decorate(ax, cells, coastline=coastline, scale_bar=scale_bar)
     labels = {_label(n, best[lacking] == i, size[lacking]): palette(i) for i, n in enumerate(names)}
     class_legend(ax, {**labels, "no group is missing": COMPLETE})

@@ -10,8 +10,7 @@ import xarray as xr
 
 from geomiam.errors import SettingError
 from geomiam.plot.canvas import INK, grid_layer, one_axes, one_species, palette, plain, several_axes
-from geomiam.plot.explanations import class_colours, class_legend
-from geomiam.plot.maps import draw_map
+from geomiam.plot.explanations import class_legend, draw_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,12 +92,8 @@ def regions(
     panels = several_axes(ax, 2, columns=2, figsize=(12, 5.2))
     codes = grid_layer(result, "region", source="gm.explain.regions")
     centres = one_species(result["centre"], species)
-    y, x = codes.dims[-2:]
-    numbers = codes.transpose(y, x).values
     names = [f"region {n}" for n in result["region_number"].values]
-    colours = {i + 1.0: palette(i) for i in range(len(names))}
-    rgba = class_colours(numbers, colours, np.ones(numbers.shape))
-    draw_map(panels[0], codes, colours=rgba)
+    draw_classes(panels[0], codes, {i + 1.0: palette(i) for i in range(len(names))})
     class_legend(panels[0], {n: palette(i) for i, n in enumerate(names)})
     between = float(result["explained"])
     panels[0].set_title(
