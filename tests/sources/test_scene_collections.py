@@ -18,7 +18,7 @@ from helpers_stac import numbers, write_tif
 
 import geomiam as gm
 from geomiam.errors import AssetsFailed, NoScenes, SourceError
-from geomiam.sources.stac.search import ACQUIRED
+from geomiam.sources.stac.link_dates import ACQUIRED
 from geomiam.sources.web.allow_list import allow_list_of
 
 SIDE, CORNER, CRS = 24, (491985.0, -683685.0), "EPSG:32617"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import numpy as np
 import requests
 
 from geomiam.errors import SourceError
 from geomiam.sources.stac.extent import Box, halves
+from geomiam.sources.stac.link_dates import LinkDates
 from geomiam.sources.stac.stac_source import PREFERRED, StacSource, choose_collection
 from geomiam.sources.web.allow_list import REMOTE, AllowList, host_of, scheme, scrub
 from geomiam.sources.web.requests import Limits, NoResponse, Request, send
@@ -31,12 +30,6 @@ DOCUMENTS = 200_000
 PAUSES = (0.0, 0.5, 1.5, 4.0)
 """Seconds before each attempt to read a page or document."""
 ITEM_SEARCH = "item-search"
-ACQUIRED = re.compile(
-    r"(?:S2[A-D]?_(?!OPER)(?:[^_]+_){1,2}|L[CET]\d\d_L2S[PR]_\d{6}_|S1[A-D]_(?:[^_]+_+){3})"
-    r"((?:19|20)\d{6})(?!\d)"
-)
-"""Name of a product of Sentinel-2, Landsat or Sentinel-1; its first date is that of the acquisition."""
-
 Document = tuple[str, Mapping[str, Any]]
 
 
@@ -227,39 +220,15 @@ def _io(reader: Reader) -> Any:
 # trees: static STAC catalogs, collections, single items and lists of items -------------------------
 
 
-class _Dates:
-    """Selects the links of items by the dates in the names of products."""
-
-    def __init__(self, search: Search, notes: list[str]) -> None:
-        ends = (np.datetime64(search.start[:10]) - 1, np.datetime64(search.end[:10]) + 1)
-        self._first, self._last = (str(day).replace("-", "") for day in ends)
-        self._notes, self._skipped_count = notes, 0
-
-    def selected(self, links: Sequence[str]) -> list[str]:
-        """Return links without those of items that were acquired outside the period."""
-        selection = [x for x in links if not self._is_outside(x)]
-        self._skipped_count += len(links) - len(selection)
-        return selection
-
-    def _is_outside(self, href: str) -> bool:
-        match = ACQUIRED.match(re.split(r"[/\\]", href)[-1])
-        return match is not None and not self._first <= match[1] <= self._last
-
-    def add_note(self) -> None:
-        """Note the number of items that were not read."""
-        if self._skipped_count:
-            self._notes.append(
-                f"{self._skipped_count} items were not read: by the dates in their names they are outside the period"
-            )
-
-
 def _below(
     top: Document, source: StacSource, reader: Reader, *, search: Search, notes: list[str]
 ) -> Iterator[Mapping[str, Any] | Unread]:
     """Yield the items below a document, and a line for each document that cannot be read."""
     unread: list[Unread] = []
-    dates = _Dates(search, notes)
-    starts = _start_documents(source, reader, top, candidates=search.collections, unread=unread)
+    dates = LinkDates(top[0], search.start, search.end)
+    starts = _start_documents(
+        source, reader, top, candidates=search.collections, dates=dates, unread=unread
+    )
     stack: list[tuple[str, Any]] = list(starts)
     visited_links = {top[0], *(href for href, _ in stack)}
     while stack:
@@ -270,11 +239,8 @@ def _below(
                 continue
         if len(visited_links) > DOCUMENTS:
             raise SourceError(f"its links do not end: {DOCUMENTS:,} documents were read")
-        links = [
-            *_links(href, document, "child"),
-            *dates.selected(_links(href, document, "item")),
-        ]
-        links = [x for x in dict.fromkeys(links) if x not in visited_links]
+        entries = dates.selected(href, _entries(document, "child", "item"))
+        links = [x for x in _absolute(href, entries) if x not in visited_links]
         visited_links.update(links)
         stack.extend((link, None) for link in links[::-1])
         features = [document] if document.get("type") == "Feature" else document.get("features")
@@ -284,7 +250,8 @@ def _below(
             elif not _is_foreign(item, source.collection):
                 # relative links of an item start from its document
                 yield {**item, "links": [{"rel": "self", "href": href}]}
-    dates.add_note()
+    if note := dates.note():
+        notes.append(note)
     yield from unread
 
 
@@ -294,14 +261,16 @@ def _start_documents(
     top: Document,
     *,
     candidates: Sequence[str],
+    dates: LinkDates,
     unread: list[Unread],
 ) -> Iterator[Document]:
     """Yield the documents to start from: only one collection, since several may contain the same scenes."""
     href, document = top
-    links = [x for x in _links(href, document, "child") if x != href]
-    if document.get("type") in ("Collection", "Feature", "FeatureCollection") or not links:
+    entries = _entries(document, "child")
+    if document.get("type") in ("Collection", "Feature", "FeatureCollection") or not entries:
         yield top
         return
+    links = [x for x in _absolute(href, dates.selected(href, entries)) if x != href]
     children = list(_read_all(reader, links, unread))
     collections = {str(d.get("id")): (h, d) for h, d in children if d.get("type") == "Collection"}
     if not collections:
@@ -325,9 +294,9 @@ def _entries(document: Mapping[str, Any], *kinds: str) -> list[Mapping[str, Any]
     return [x for x in entries if isinstance(x, Mapping) and x.get("rel") in kinds]
 
 
-def _links(base: str, document: Mapping[str, Any], *kinds: str) -> list[str]:
-    """Return absolute links to the documents below one, each once."""
-    hrefs = [x.get("href") for x in _entries(document, *kinds)]
+def _absolute(base: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the absolute links of entries of a document, each once."""
+    hrefs = [x.get("href") for x in entries]
     links = {}
     for href in (h for h in hrefs if isinstance(h, str)):
         # in a STAC catalog of the web, a path is a path on its server

@@ -1,4 +1,5 @@
-"""The cost of planning: tasks and seconds against Sentinel-2 scenes of a day, items, and cells of a lazy map.
+"""The cost of planning: tasks and seconds against Sentinel-2 scenes of a day, items, links of static STAC catalogs, and
+cells of a lazy map.
 
     geomiam-bench planning --json out/bench/planning.json
 
@@ -10,7 +11,6 @@ a slope is that of log seconds or log tasks on log size, 1 for linear growth.
 from __future__ import annotations
 
 import datetime as dt
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +28,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 import geomiam as gm
+from geomiam.maps.memory import peak_memory
 from geomiam.sources.scenes.mosaic import CHUNK
 from geomiam_bench.options import Json
 from geomiam_bench.results import as_text, write_json
@@ -46,6 +47,7 @@ START = dt.date(2020, 1, 1)
 SIDES = (1, 2, 3, 5)
 DATES = (4, 40, 400, 4000)
 CELLS = (10**6, 10**7, 10**8, 10**9)
+LINKS = (1000, 10_000, 100_000)
 COUNTRY = (5, 146)
 """Tiles along each side of a country, and dates of a year."""
 
@@ -172,23 +174,13 @@ def of_items(dates: Sequence[int]) -> list[dict[str, Any]]:
         _, making = timed(partial(deque, stream(5, count), maxlen=0))
         settings: Any = {"bands": BANDS, "source": stream(5, count), "progress": False}
         grid: Any = grid_of(5, 100)
-        before = peak()
+        before = peak_memory()
         plan, seconds = timed(partial(gm.plan_sentinel2, grid, ("2020", "2045"), **settings))
         row = {"items": len(plan.scenes), "seconds": seconds - making}
         row["ms_per_item"] = 1000 * row["seconds"] / row["items"]
-        rows.append({**row, "megabytes": (peak() - before) / 1e6})
+        rows.append({**row, "megabytes": (peak_memory() - before) / 1e6})
         del plan
     return rows
-
-
-def peak() -> int:
-    """Return the largest resident memory of the process so far, in bytes; 0 where it is not counted."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size * (1 if sys.platform == "darwin" else 1024)
 
 
 def of_cells(counts: Sequence[int]) -> list[dict[str, Any]]:
@@ -225,21 +217,26 @@ def run(
     dates: Sequence[int] = DATES,
     cells: Sequence[int] = CELLS,
     country: tuple[int, int] = COUNTRY,
+    links: Sequence[int] = LINKS,
 ) -> dict[str, Any]:
-    """Return tasks and seconds against tiles, items and cells, with slopes."""
+    """Return tasks and seconds against tiles, items, cells and links of static catalogs, with slopes."""
+    from geomiam_bench import static_catalogs
+
     read(1, items(1, 1), 100)  # imports are not planning
     by_odc(1, items(1, 1), 100)
     results = {"tiles": of_tiles(sides), "items": of_items(dates), "cells": of_cells(cells)}
     pairs = [("tiles", "tasks"), ("tiles", "odc_tasks"), ("items", "seconds"), ("cells", "tasks")]
     slopes = {f"{y} on {x}": slope(results[x], x, y) for x, y in pairs}
-    return {"bands": len(BANDS), **results, "country": of_country(*country), "slopes": slopes}
+    results |= {"country": of_country(*country), "static": static_catalogs.run(links)}
+    return {"bands": len(BANDS), **results, "slopes": slopes}
 
 
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes only.")] = False,
     out: Json = Path("out/bench/planning.json"),
 ) -> None:
-    """Count the tasks and seconds of plans against scenes, items and cells."""
-    results = run((1, 2), (1, 2), (10**6, 4 * 10**6), (1, 3)) if quick else run()
+    """Count the tasks and seconds of plans against scenes, items, links of static catalogs and cells."""
+    small: Any = ((1, 2), (1, 2), (10**6, 4 * 10**6), (1, 3), (100, 1000))
+    results = run(*small) if quick else run()
     write_json(out, results)
     print(as_text(results))

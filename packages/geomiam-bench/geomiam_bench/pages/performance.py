@@ -270,6 +270,33 @@ def planning(results: dict[str, Any]) -> str:
             f"{country['tasks']:,} tasks; `gm.build_cube` writes it in bands of rows and resumes.",
             f"A lazy `gm.predict` grows with the power {slopes['tasks on cells']:.2f} of the cells:",
             table(["cells", "tasks", "seconds"], cells),
+            static_catalogs(results["static"]),
+        ]
+    )
+
+
+def static_catalogs(results: dict[str, Any]) -> str:
+    """Return the cost of a plan of a month against the links of a static catalog, by layout."""
+    most = max(r["links"] for r in results["rows"])
+    rows = [
+        [
+            r["layout"],
+            f"{r['scenes']:,}",
+            f"{r['seconds']:.1f}",
+            f"{r['megabytes']:,.0f}",
+            f"{results['slopes'][r['layout']]:.2f}",
+        ]
+        for r in results["rows"]
+        if r["links"] == most
+    ]
+    head = ["links", "scenes of the month", "seconds", "MB of memory", "power of the links"]
+    return "\n\n".join(
+        [
+            "### Static STAC catalogs",
+            f"A plan of one month from a catalog on disk with {most:,} items of ten years. By dates in names or folders, "
+            "other items are not opened; folders are read with the neighbouring months. The power is that of the growth "
+            "of the seconds from 1,000 links on:",
+            table(head, rows),
         ]
     )
 
