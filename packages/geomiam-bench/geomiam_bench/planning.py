@@ -227,8 +227,8 @@ def run(
     results = {"tiles": of_tiles(sides), "items": of_items(dates), "cells": of_cells(cells)}
     pairs = [("tiles", "tasks"), ("tiles", "odc_tasks"), ("items", "seconds"), ("cells", "tasks")]
     slopes = {f"{y} on {x}": slope(results[x], x, y) for x, y in pairs}
-    results |= {"country": of_country(*country), "static": static_catalogs.run(links)}
-    return {"bands": len(BANDS), **results, "slopes": slopes}
+    others = {"country": of_country(*country), "static": static_catalogs.run(links)}
+    return {"bands": len(BANDS), **results, **others, "slopes": slopes}
 
 
 def main(
