@@ -227,8 +227,8 @@ def run(
     results = {"tiles": of_tiles(sides), "items": of_items(dates), "cells": of_cells(cells)}
     pairs = [("tiles", "tasks"), ("tiles", "odc_tasks"), ("items", "seconds"), ("cells", "tasks")]
     slopes = {f"{y} on {x}": slope(results[x], x, y) for x, y in pairs}
-    others = {"country": of_country(*country), "static": static_catalogs.run(links)}
-    return {"bands": len(BANDS), **results, **others, "slopes": slopes}
+    single_rows = {"country": of_country(*country), "static": static_catalogs.run(links)}
+    return {"bands": len(BANDS), **results, **single_rows, "slopes": slopes}
 
 
 def main(

@@ -33,5 +33,5 @@ def test_a_month_of_a_static_catalog_has_the_scenes_of_its_days(tmp_path, layout
     row = static_catalogs.measure(str(tmp_path))
     assert row["scenes"] == sum(f"{day:%Y-%m}" == static_catalogs.MONTH for day in days) > 0
     assert row["not_read"] == 0  # no link was followed that leads to no file
-    opened = len(list(tmp_path.rglob("*.json")))
-    assert opened == 501 if "no dates" in layout else opened < 150
+    files = len(list(tmp_path.rglob("*.json")))
+    assert files == 501 if "no dates" in layout else files < 150

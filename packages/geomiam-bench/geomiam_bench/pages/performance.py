@@ -277,7 +277,7 @@ def planning(results: dict[str, Any]) -> str:
 
 def static_catalogs(results: dict[str, Any]) -> str:
     """Return the cost of a plan of a month against the links of a static catalog, by layout."""
-    most = max(r["links"] for r in results["rows"])
+    largest = max(r["links"] for r in results["rows"])
     rows = [
         [
             r["layout"],
@@ -287,13 +287,13 @@ def static_catalogs(results: dict[str, Any]) -> str:
             f"{results['slopes'][r['layout']]:.2f}",
         ]
         for r in results["rows"]
-        if r["links"] == most
+        if r["links"] == largest
     ]
     head = ["links", "scenes of the month", "seconds", "MB of memory", "power of the links"]
     return "\n\n".join(
         [
             "### Static STAC catalogs",
-            f"A plan of one month from a catalog on disk with {most:,} items of ten years. By dates in names or folders, "
+            f"A plan of one month from a catalog on disk with {largest:,} items of ten years. By dates in names or folders, "
             "other items are not opened; folders are read with the neighbouring months. The power is that of the growth "
             "of the seconds from 1,000 links on:",
             table(head, rows),
