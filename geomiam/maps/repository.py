@@ -6,6 +6,7 @@ both are solved by the format: a commit is atomic, and fails if another writer h
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ MAIN = "main"
 """Branch that has the complete map."""
 BUILDING = "geomiam-building-"
 """Start of the name of the branch that the map grows on; it ends with the snapshot of the main branch."""
+CONFLICT = re.compile(r"branch update conflict|ref not found")
+"""Texts of icechunk's error for a branch that has changed, or does not exist any longer."""
 SECONDS = 30.0
 """Least time between two commits of blocks, since each is kept in the history."""
 
@@ -96,9 +99,8 @@ class RepositoryPlace(Place):
 
     def session(self) -> Any:
         """Return a session that writes to the unfinished map; OutputBusy if another writer has completed or removed it."""
-        if self.branch not in self._branches():
-            raise busy(self.growing)
-        return self.repository.writable_session(self.branch)
+        with conflicts(self.growing):
+            return self.repository.writable_session(self.branch)
 
     @contextmanager
     def _changes(self, message: str) -> Iterator[Any]:
@@ -112,24 +114,20 @@ class RepositoryPlace(Place):
         return Commits(self)
 
     def _clear(self) -> None:
-        for branch in self._branches():
-            self.repository.delete_branch(branch)
-        self.repository.create_branch(self.branch, self.snapshot)
+        with conflicts(self.growing):
+            for branch in self._branches():
+                self.repository.delete_branch(branch)
+            self.repository.create_branch(self.branch, self.snapshot)
 
     def _sweep(self) -> None:
         """Do nothing: a commit is never partial."""
 
     def _move(self, overwrite: bool) -> None:
         """Let the main branch show the map, if no other writer has changed it meanwhile."""
-        from icechunk import IcechunkError
-
-        snapshot = self.repository.lookup_branch(self.branch)
-        try:
+        with conflicts(self.growing):
+            snapshot = self.repository.lookup_branch(self.branch)
+        with conflicts(f"branch '{MAIN}' of {self.path}"):
             self.repository.reset_branch(MAIN, snapshot, from_snapshot_id=self.snapshot)
-        except IcechunkError as error:
-            if self.repository.lookup_branch(MAIN) == self.snapshot:
-                raise
-            raise busy(f"branch '{MAIN}' of {self.path}") from error
         self.repository.delete_branch(self.branch)
 
 
@@ -167,13 +165,22 @@ class Commits(Writes):
 
 def commit(session: Any, message: str, place: str) -> str:
     """Commit a session and return its snapshot; OutputBusy if another writer has committed."""
-    from icechunk import ConflictError
+    with conflicts(place):
+        snapshot: str = session.commit(message)
+    return snapshot
+
+
+@contextmanager
+def conflicts(place: str) -> Iterator[None]:
+    """Raise OutputBusy in place of the errors for a branch that another writer has changed, created or deleted."""
+    from icechunk import ConflictError, IcechunkError
 
     try:
-        snapshot: str = session.commit(message)
-    except ConflictError as error:
+        yield
+    except (ConflictError, IcechunkError) as error:
+        if isinstance(error, IcechunkError) and not CONFLICT.search(str(error)):
+            raise
         raise busy(place) from error
-    return snapshot
 
 
 def busy(place: str) -> OutputBusy:

@@ -201,6 +201,21 @@ def test_a_second_writer_is_reported(small, cube, repository, monkeypatch, compa
     np.testing.assert_allclose(maps.suitability, gm.predict(cube, small).suitability, atol=2e-6)
 
 
+def test_two_writers_that_begin_at_once(small, cube, repository, monkeypatch):
+    list_branches = module.RepositoryPlace._branches
+
+    def late(place):
+        names = list_branches(place)
+        with suppress(icechunk.IcechunkError):
+            repository.create_branch(place.branch, place.snapshot)
+        return names
+
+    monkeypatch.setattr(module.RepositoryPlace, "_branches", late)
+    options = gm.MapOptions(resume=False)
+    with pytest.raises(OutputBusy, match="another process has written to branch 'geomiam-buil"):
+        gm.write_map(cube, small, repository, options=options, **OPTIONS)
+
+
 def test_changes_of_the_main_branch_are_never_lost(small, cube, repository, monkeypatch):
     move = module.RepositoryPlace._move
 
