@@ -167,6 +167,17 @@ def test_a_path_is_relative_to_the_references(climate, refs, tmp_path):
     check_equal(saved(tmp_path, refs), climate)
 
 
+def test_a_reference_may_be_an_entire_file(climate, refs, tmp_path):
+    numbers = np.arange(60, 50, -0.5)
+    (tmp_path / "lat.bin").write_bytes(numbers.tobytes())
+    refs["refs"]["lat/0"] = ["lat.bin"]
+    check_equal(saved(tmp_path, refs), climate)
+    with serve(tmp_path) as url:
+        saved(tmp_path, with_urls(refs, "climate.nc"))
+        refs["refs"]["lat/0"] = [f"{url}/lat.bin"]
+        check_equal(saved(tmp_path, refs, "whole.json"), climate, allow=[url])
+
+
 # attacks ------------------------------------------------------------------------------------------
 
 
