@@ -18,6 +18,8 @@ STORE_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 """Names that the Zarr format uses for its metadata files."""
 RESERVED = ("spatial_ref", "presence", "background", "species", "site")
 """Names that cubes and sites use for the CRS, the labels and their dims."""
+SHOWN = 8
+"""Most names in a message."""
 
 
 def check_label(name: Any, kind: str) -> str:
@@ -84,7 +86,7 @@ def check_species(names: Iterable[Any]) -> tuple[str, ...]:
     return species
 
 
-def list_names(names: Collection[Any], limit: int = 8) -> str:
+def list_names(names: Collection[Any]) -> str:
     """Return the first names as text."""
-    text = ", ".join(str(n) for n in list(names)[:limit])
-    return f"{text}, … ({len(names)})" if len(names) > limit else text or "nothing"
+    text = ", ".join(str(n) for n in list(names)[:SHOWN])
+    return f"{text}, … ({len(names)})" if len(names) > SHOWN else text or "nothing"
