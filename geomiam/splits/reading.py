@@ -16,6 +16,7 @@ from geomiam.geo.dims import spatial_pair
 from geomiam.geo.places import Places, places
 from geomiam.labels import Labels
 from geomiam.splits.blocks import site_coordinates, site_labels
+from geomiam.splits.variogram import SITES
 
 Where = xr.Dataset | ArrayLike
 COLUMNS = 64
@@ -56,16 +57,14 @@ def site_crs(sites: xr.Dataset, default: Any) -> Any:
         return default
 
 
-def sampled_predictors(
-    X: Where, groups: ArrayLike | None, limit: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of at most ``most`` sites ``(m,)`` and their predictors ``(m, p)``, NaN = missing.
+def sampled_predictors(X: Where, groups: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of at most ``SITES`` sites ``(m,)`` and their predictors ``(m, p)``, NaN = missing.
 
     Of sites each variable with numbers gives one column, its mean over dims other than ``site``;
     classes and labels give none. Coordinates alone have no predictors.
     """
     n = X.sizes["site"] if isinstance(X, xr.Dataset) else len(np.asarray(X))
-    rows = np.sort(np.random.default_rng(0).permutation(n)[:limit])
+    rows = np.sort(np.random.default_rng(0).permutation(n)[:SITES])
     if isinstance(X, xr.Dataset):
         names = [k for k, v in X.data_vars.items() if is_number(v) and k != "presence"]
         columns = [_site_means(X[k].isel(site=rows)) for k in names[:: 1 + len(names) // COLUMNS]]

@@ -14,7 +14,7 @@ from geomiam.geo.lengths import Length, as_text, block_side
 from geomiam.geo.places import Places
 from geomiam.splits.blocks import hold_out, site_labels
 from geomiam.splits.reading import places_of, sampled_predictors
-from geomiam.splits.variogram import SITES, autocorrelation_ranges
+from geomiam.splits.variogram import autocorrelation_ranges
 
 PLACES_PER_BLOCK = 3
 """Places per block on average, at least, if the size follows from the data."""
@@ -124,7 +124,7 @@ def site_blocks(
             f"all {len(places)} sites lie at {len(distinct)} place(s), which cannot be dealt into {min_blocks} "
             "spatial blocks: add sites elsewhere, use fewer folds, or pass gm.fit(..., validation=<boolean per site>)"
         )
-    sample = sampled_predictors(sites, groups, SITES)
+    sample = sampled_predictors(sites, groups)
     if size is None:
         km, reason = default_size(places, distinct, sample)
     else:
