@@ -139,10 +139,9 @@ def sample(
     reason[(reason == "") & (records.codes < 0) & ~has_target_group(table)] = "no_species"
     used_rows = np.flatnonzero(reason == "")
     site, first = _group(table, points, cells, rows=used_rows, keep=keep, thin=thin)
-    sites = read_cells(cube, cells[used_rows[first]])
-    sites = sites.assign(
-        {k: (SITE, numbers(table, k)[used_rows[first]].astype("float32")) for k in keep}
-    )
+    at = used_rows[first]  # the record that a site is read at
+    kept_columns = {k: (SITE, numbers(table, k)[at].astype("float32")) for k in keep}
+    sites = read_cells(cube, cells[at]).assign(kept_columns)
     empty = is_empty(sites)
     lacking = ~empty & ~requirements.of_sites(sites)
     reason[used_rows[empty[site]]], reason[used_rows[lacking[site]]] = "empty_cell", "required"
@@ -158,16 +157,15 @@ def sample(
     left_out = report_left_out(reason, hint)
     if thin and merged_count:
         _warn_of_merged(merged_count, sites)
-    counts: dict[str, float] = {
-        "rows": len(table),
-        "sites": sites.sizes[SITE],
-        "merged": merged_count,
-        "absences": records.absences,
-        "snapped": len(moved_km),
-        "snapped_km": round(float(moved_km.max(initial=0)), 3),
-    }
-    attrs = {"left_out": left_out, "sampled": json.dumps(counts)} | provenance(table)
+    counts = {"rows": len(table), "sites": sites.sizes[SITE], "merged": merged_count}
+    counts_text = json.dumps({**counts, "absences": records.absences, **_moves(moved_km)})
+    attrs = {"left_out": left_out, "sampled": counts_text} | provenance(table)
     return restore(sites.assign_attrs(attrs), sites)
+
+
+def _moves(km: np.ndarray) -> dict[str, float]:
+    """Return the number of records that moved to another cell, and the longest distance."""
+    return {"snapped": len(km), "snapped_km": round(float(km.max(initial=0)), 3)}
 
 
 def _check_table(table: pd.DataFrame, cube: xr.Dataset, keep: tuple[str, ...]) -> None:
