@@ -153,20 +153,25 @@ def finetune(
     run = Run(student, student.network, table, strategy, config, seed, Supervised())
     end = _train_weights(run, weights, Path(checkpoint) if checkpoint else None)
     if first:
-        with torch.no_grad():
-            larger.network.head.weight[first:] = student.network.head.weight
-            larger.network.head.bias[first:] = student.network.head.bias
+        _set_rows(larger, student, first=first, offsets=model.network.offsets)
     frozen = {n for n, p in model.network.named_parameters() if not p.requires_grad}
     for name, weight in larger.network.eval().named_parameters():
         weight.requires_grad_(name not in frozen)
-    if first and (offsets := model.network.offsets) is not None:
-        new_offsets = agreement(larger.network, larger.layout)[:, first:]
-        larger.network.offsets = torch.cat([offsets.cpu(), new_offsets], 1)
     scaler = widened(larger.scaler, predictors.arrays, larger.schema, rows=~mask)
     record = provenance([run], [end], sites) | held_out.about()
     reference = widened_reference(model.reference, run)
     about = _about(model, additions, part, record)
     return replace(larger, scaler=scaler, about=about, reference=reference)
+
+
+def _set_rows(larger: Model, student: Model, *, first: int, offsets: torch.Tensor | None) -> None:
+    """Set the rows of the head from ``first`` to those that trained separately; the offsets of others stay."""
+    with torch.no_grad():
+        larger.network.head.weight[first:] = student.network.head.weight
+        larger.network.head.bias[first:] = student.network.head.bias
+    if offsets is not None:
+        new_offsets = agreement(larger.network.eval(), larger.layout)[:, first:]
+        larger.network.offsets = torch.cat([offsets.cpu(), new_offsets], 1)
 
 
 def _settings(

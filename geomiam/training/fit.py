@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,14 @@ from geomiam.schema.fields import split_fields
 from geomiam.schema.schema import Schema
 from geomiam.training.advice import advise
 from geomiam.training.config import TrainingConfig
-from geomiam.training.members import Setup, held_out_thresholds, joined, train_members, validated
+from geomiam.training.members import (
+    Member,
+    Setup,
+    held_out_thresholds,
+    joined,
+    train_members,
+    validated,
+)
 from geomiam.training.provenance import provenance
 from geomiam.training.reference import reference_of
 from geomiam.training.table import HoldOut
@@ -156,18 +163,24 @@ def fit(
     if shrinkage:
         shrinkage.apply(model.network)
     about = provenance(runs, ends, setup.table.sites) | held_out.about()
-    about["loss"] = {"name": setup.plan.training.loss, "reason": setup.loss_reason}
     if scores:  # of spatial folds; the members themselves trained on all sites
         about["training_auc"] = about["validation_auc"]
-    if setup.plan.reasons:
-        about["rule"] = {"settings": list(setup.plan.reasons), "fusion": config.fusion}
-    about |= scores or held_out_thresholds(members)
-    if setup.start:
-        about["warm_start"] = {"model_id": setup.start.id}
-    elif setup.warm_start:
-        about["warm_start"] = {"branches": [m.branches for m in members]}
-    model.about.update(about)
+    about |= _of_setup(setup, members, fusion=config.fusion)
+    model.about.update(about | (scores or held_out_thresholds(members)))
     model = replace(model, reference=reference_of(runs, fold))
     log(f"trained {model.summary()}")
     advise(model, runs[0], ends, plan=setup.plan)
     return model
+
+
+def _of_setup(setup: Setup, members: Sequence[Member], *, fusion: str) -> dict[str, Any]:
+    """Return the loss, the rule and the warm start for the provenance."""
+    about: dict[str, Any] = {}
+    about["loss"] = {"name": setup.plan.training.loss, "reason": setup.loss_reason}
+    if setup.plan.reasons:
+        about["rule"] = {"settings": list(setup.plan.reasons), "fusion": fusion}
+    if setup.start:
+        about["warm_start"] = {"model_id": setup.start.id}
+    elif setup.warm_start:
+        about["warm_start"] = {"branches": [m.branches for m in members]}
+    return about
