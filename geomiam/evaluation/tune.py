@@ -7,7 +7,7 @@ All settings are known before the start, so that every trial is checked before t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,8 +185,6 @@ def tune(
     ([0, 1], 0.0)
     >>> model = gm.fit(sites, schema, **tuning.best)  # doctest: +SKIP
     """
-    import pandas as pd
-
     check_count("trials", trials, minimum=2, hint="12 are the default")
     if str(metric) not in METRICS or metric in set(NOT_HIGHER) - set(LOWER):
         raise SelectionError(
@@ -219,16 +217,22 @@ def tune(
         raise LabelError(
             "the default fit has no score, since no fold has a species with presences and absences: pass other splits="
         )
+    return Tuning(_trial_table(settings, by_fold, metric), tuple(settings), metric)
+
+
+def _trial_table(
+    settings: Sequence[Mapping[str, Any]], by_fold: np.ndarray, metric: str
+) -> pd.DataFrame:
+    """Return settings, scores ``(trials, folds)``, their means and the gain over the default by trial."""
+    import pandas as pd
+
     names = dict.fromkeys(name for of_trial in settings for name in of_trial)
     columns: dict[str, Any] = {name: [s.get(name) for s in settings] for name in names}
     columns |= {f"fold_{i}": by_fold[:, i] for i in range(by_fold.shape[1])}
     gain = (by_fold - by_fold[0]) * (-1 if metric in LOWER else 1)
-    for (first, second), values in (
-        (("mean", "standard_error"), by_fold),
-        (("gain", "gain_error"), gain),
-    ):
-        columns[first], columns[second] = _mean_and_error(values)
-    return Tuning(pd.DataFrame(columns).rename_axis("trial"), tuple(settings), metric)
+    columns["mean"], columns["standard_error"] = _mean_and_error(by_fold)
+    columns["gain"], columns["gain_error"] = _mean_and_error(gain)
+    return pd.DataFrame(columns).rename_axis("trial")
 
 
 def draw_settings(space: Mapping[str, Any], count: int, *, rng: int) -> list[dict[str, Any]]:

@@ -128,7 +128,6 @@ def _page(array: xr.DataArray, layer: str, cmap: str) -> str:
         import bokeh.models
         from bokeh.embed import file_html
         from bokeh.layouts import column
-        from bokeh.plotting import figure
         from bokeh.resources import INLINE
     except ImportError:
         raise GeomiamError(
@@ -149,22 +148,7 @@ def _page(array: xr.DataArray, layer: str, cmap: str) -> str:
     (left, width), (bottom, height) = (
         _extent(array[d].values) for d in (array.dims[2], array.dims[1])
     )
-    settings: dict[str, Any] = {  # ranges may be pairs, which the types of bokeh do not state
-        "x_range": (left, left + width),
-        "y_range": (bottom, bottom + height),
-    }
-    plot: Any = figure(
-        match_aspect=True,
-        sizing_mode="stretch_width",
-        height=HEIGHT,
-        tools="pan,wheel_zoom,box_zoom,reset,save",
-        active_scroll="wheel_zoom",
-        background_fill_color=EMPTY,
-        title=names[0],
-        **settings,
-    )
-    for axis in (plot.xaxis, plot.yaxis):
-        axis.formatter = models.BasicTickFormatter(use_scientific=False)
+    plot = _frame(names[0], (left, left + width), (bottom, bottom + height))
     source = models.ColumnDataSource({"image": [values[0]]})
     place: dict[str, Any] = {"x": left, "y": bottom, "dw": width, "dh": height}
     image = plot.image(image="image", source=source, color_mapper=mapper, **place)
@@ -175,6 +159,29 @@ def _page(array: xr.DataArray, layer: str, cmap: str) -> str:
     if len(names) > 1:
         parts = [_species_choice(names, values, source=source, plot=plot), plot]
     return str(file_html(column(*parts, sizing_mode="stretch_width"), INLINE, title="geomiam map"))
+
+
+def _frame(title: str, x_range: tuple[float, float], y_range: tuple[float, float]) -> Any:
+    """Return an empty figure to pan and zoom."""
+    import bokeh.models
+    from bokeh.plotting import figure
+
+    models: Any = bokeh.models
+    # Ranges may be pairs, which the types of bokeh do not state.
+    ranges: dict[str, Any] = {"x_range": x_range, "y_range": y_range}
+    plot: Any = figure(
+        match_aspect=True,
+        sizing_mode="stretch_width",
+        height=HEIGHT,
+        tools="pan,wheel_zoom,box_zoom,reset,save",
+        active_scroll="wheel_zoom",
+        background_fill_color=EMPTY,
+        title=title,
+        **ranges,
+    )
+    for axis in (plot.xaxis, plot.yaxis):
+        axis.formatter = models.BasicTickFormatter(use_scientific=False)
+    return plot
 
 
 def _species_choice(names: list[str], values: np.ndarray, *, source: Any, plot: Any) -> Any:
