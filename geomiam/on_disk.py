@@ -7,6 +7,7 @@ closed, so that nothing remains of an interrupted process.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -49,15 +50,20 @@ def array_on_disk(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
         return np.zeros(shape, dtype)
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
+    message = (
+        f"a temporary file of {size / 2**30:,.1f} GiB is needed and {folder} has {free / 2**30:,.1f} GiB: set the "
+        "environment variable TMPDIR (on Windows TEMP) to a folder with more space, or pass fewer sites, "
+        "sites.isel(site=slice(None, None, 10))"
+    )
     if size > free:
-        raise MemoryRefused(
-            f"a temporary file of {size / 2**30:,.1f} GiB is needed and {folder} has {free / 2**30:,.1f} GiB: set the "
-            "environment variable TMPDIR (on Windows TEMP) to a folder with more space, or pass fewer sites, "
-            "sites.isel(site=slice(None, None, 10))"
-        )
+        raise MemoryRefused(message)
     with tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(
             os, "posix_fallocate"
         ):  # a full disk would otherwise stop the process at a later write
-            os.posix_fallocate(file.fileno(), 0, size)
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:  # some file systems cannot reserve space
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise MemoryRefused(message) from error
         return np.memmap(file, dtype, "w+", shape=tuple(shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import tracemalloc
 from collections import Counter
@@ -76,6 +77,23 @@ def test_an_array_on_disk_keeps_values_and_leaves_no_file(tmp_path, monkeypatch)
 def test_a_file_larger_than_the_disk_is_refused():
     with pytest.raises(MemoryRefused, match=r"temporary file of .* GiB is needed .* TMPDIR"):
         array_on_disk((2**40, 2**10))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of Linux")
+def test_a_file_beyond_the_limits_of_the_user_is_refused():
+    """A quota, or a disk that others fill meanwhile."""
+    import resource
+    import signal
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    try:
+        with pytest.raises(MemoryRefused, match="temporary file"):
+            array_on_disk((2**10, 2**10))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_predictors_are_read_once_each_and_without_a_copy_in_memory(monkeypatch):
