@@ -8,6 +8,7 @@ closed, so that nothing remains of an interrupted process.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import shutil
 import tempfile
@@ -41,6 +42,24 @@ def in_parts(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarr
 def is_on_disk(array: np.ndarray) -> bool:
     """Return whether an array is in a file."""
     return isinstance(array, np.memmap)
+
+
+def read_at_random(array: np.memmap) -> None:
+    """Let the system read only the pages of an array that are asked for, and none around them."""
+    if hasattr(mmap.mmap, "madvise"):  # not on Windows
+        pages: Any = array.base  # the map of the file
+        pages.madvise(mmap.MADV_RANDOM)
+
+
+def read_ahead(array: np.memmap, rows: np.ndarray) -> None:
+    """Let the system read some rows ``(r,)`` of an array at once, in place of one page after another."""
+    if not hasattr(mmap.mmap, "madvise"):
+        return
+    pages: Any = array.base
+    row_bytes = array.strides[0]
+    for start in (rows * row_bytes).tolist():
+        page = start - start % mmap.PAGESIZE
+        pages.madvise(mmap.MADV_WILLNEED, page, start + row_bytes - page)
 
 
 def array_on_disk(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor
 from geomiam.data.sites.table import SiteTable
 from geomiam.errors import LabelError, SettingError
 from geomiam.labels import Counts, Labels, SparseLabels, label_counts
-from geomiam.on_disk import array_on_disk, is_on_disk, row_parts
+from geomiam.on_disk import array_on_disk, is_on_disk, read_ahead, read_at_random, row_parts
 from geomiam.progress import progress_bar
 from geomiam.splits import Blocks, hold_out, site_blocks
 from geomiam.tokens.encode import TokenArrays, encode
@@ -40,8 +40,13 @@ class Table:
     """Row numbers."""
     valid: Tensor
     """Row numbers."""
-    on_disk: bool = False
-    """Whether the values are in temporary files; these stay there."""
+    files: tuple[np.memmap, ...] = ()
+    """The values per part, if they are in temporary files; these stay there."""
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the values are in temporary files."""
+        return bool(self.files)
 
     def to(self, device: torch.device) -> Table:
         """Copy all tensors in memory to a device."""
@@ -55,6 +60,8 @@ class Table:
 
     def batch(self, rows: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return values and observed of the rows, on their device."""
+        for file in self.files:
+            read_ahead(file, rows.cpu().numpy())
         values = [v[rows.to(v.device)].to(rows.device) for v in self.values]
         return values, self.observed[rows]
 
@@ -121,12 +128,14 @@ def tables_of(
     """Return one table per member from encoded sites and the members' validation sites ``(n,)``."""
     values, observed = [torch.as_tensor(v) for v in tokens.values], torch.as_tensor(tokens.observed)
     table_labels = labels if isinstance(labels, SparseLabels) else torch.as_tensor(labels)
-    on_disk = any(map(is_on_disk, tokens.values))
+    files = tuple(v for v in tokens.values if isinstance(v, np.memmap))
+    for file in files:
+        read_at_random(file)
     tables = []
     for mask in held_out:
         train = torch.as_tensor(np.flatnonzero(~mask))
         valid = torch.as_tensor(np.flatnonzero(mask))
-        table = Table(values, observed, table_labels, train, valid, on_disk)
+        table = Table(values, observed, table_labels, train, valid, files)
         tables.append(table if mask.any() else table.scored_training())
     return tables
 

@@ -154,8 +154,15 @@ def _branch_run(run: Run, number: int, modality: str) -> Run:
         )
     values = [v for v, p in zip(table.values, layout.parts) if p.spans[0].modality == modality]
     # Without a site to validate it, a branch is scored where it trains, as a model without holdout.
-    valid = valid if len(valid) else train
-    table = replace(table, values=values, observed=observed, train=train, valid=valid)
+    parts = zip(table.files, layout.parts)
+    table = replace(
+        table,
+        values=values,
+        observed=observed,
+        train=train,
+        valid=valid if len(valid) else train,
+        files=tuple(v for v, p in parts if p.spans[0].modality == modality),
+    )
     set_base(branch.network, base_logits(run.config.loss, table.counts(table.train)))
     return replace(
         run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 import tempfile
 import tracemalloc
@@ -18,7 +19,14 @@ from geomiam import NetworkConfig, on_disk
 from geomiam.data.sites import table as table_module
 from geomiam.data.sites.table import SiteTable, read_arrays
 from geomiam.errors import ArtifactError, MemoryRefused, SettingError
-from geomiam.on_disk import array_on_disk, in_parts, is_on_disk, row_parts
+from geomiam.on_disk import (
+    array_on_disk,
+    in_parts,
+    is_on_disk,
+    read_ahead,
+    read_at_random,
+    row_parts,
+)
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import fit_scaler, with_limits
 from geomiam.training.table import encode_sites
@@ -77,6 +85,29 @@ def test_an_array_on_disk_keeps_values_and_leaves_no_file(tmp_path, monkeypatch)
 def test_a_file_larger_than_the_disk_is_refused():
     with pytest.raises(MemoryRefused, match=r"temporary file of .* GiB is needed .* TMPDIR"):
         array_on_disk((2**40, 2**10))
+
+
+@pytest.mark.skipif(not hasattr(mmap.mmap, "madvise"), reason="Windows reads pages as it likes")
+def test_rows_are_read_ahead_and_nothing_else(monkeypatch):
+    """The pages of an array are its bytes from the first on, so that a row lies in the pages asked for."""
+    array = array_on_disk((50, 3000))
+    array[:] = np.arange(50)[:, None]
+    calls = []
+
+    class Pages:
+        def madvise(self, *call):
+            calls.append(call)
+
+    class Rows(np.ndarray):
+        base = Pages()
+
+    read_at_random(array)
+    read_ahead(array, np.array([0, 7, 49]))  # the last row ends with the file
+    read_ahead(array.view(Rows), np.array([7]))
+    ((advice, first, length),) = calls
+    assert advice == mmap.MADV_WILLNEED and first % mmap.PAGESIZE == 0
+    assert first <= 7 * 12_000 and first + length == 8 * 12_000 and length < 12_000 + mmap.PAGESIZE
+    np.testing.assert_array_equal(array[[49, 7]], np.full((2, 3000), [[49], [7]]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of Linux")
