@@ -45,7 +45,7 @@ def is_on_disk(array: np.ndarray) -> bool:
 
 
 def read_at_random(array: np.memmap) -> None:
-    """Let the system read only the pages of an array that are asked for, and none around them."""
+    """Let the system read only the requested pages of an array, and none around them."""
     if hasattr(mmap.mmap, "madvise"):  # not on Windows
         pages: Any = array.base  # the map of the file
         pages.madvise(mmap.MADV_RANDOM)

@@ -89,7 +89,7 @@ def test_a_file_larger_than_the_disk_is_refused():
 
 @pytest.mark.skipif(not hasattr(mmap.mmap, "madvise"), reason="Windows reads pages as it likes")
 def test_rows_are_read_ahead_and_nothing_else(monkeypatch):
-    """The pages of an array are its bytes from the first on, so that a row lies in the pages asked for."""
+    """The pages of an array are its bytes from the first on, so that a row lies in the requested pages."""
     array = array_on_disk((50, 3000))
     array[:] = np.arange(50)[:, None]
     calls = []
