@@ -16,24 +16,11 @@ MAX_DEPTH = 200
 def parse_xml(
     data: bytes, *, location: str, error: type[GeomiamError] = UnreadableFile
 ) -> ElementTree.Element:
-    """Return the root element of an XML document.
+    """Return the root element of an XML document; ``location`` is its name in messages.
 
     Entities can expand to gigabytes or name other files, and they need a declaration of the document
-    type. A document with such a declaration is refused before it is expanded.
-
-    Parameters
-    ----------
-    data : bytes
-        The document.
-    location : str
-        Name of the file, for messages.
-    error : type
-        Exception class for a document that is refused or damaged.
-
-    Raises
-    ------
-    GeomiamError
-        Of the class ``error``.
+    type. A document with such a declaration is refused before it is expanded, and a damaged one too: both raise
+    ``error``.
     """
     depth = 0
 

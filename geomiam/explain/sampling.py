@@ -48,16 +48,9 @@ class Estimate:
 
 
 class Memo:
-    """A game that stores its values, so that no coalition is evaluated twice.
+    """A game that stores at most ``memory`` bytes of its values, so that no coalition is evaluated twice.
 
-    Parameters
-    ----------
-    value : callable
-        The game.
-    memory : int
-        Most bytes of values to store.
-    bar : object with ``update(int)``, optional
-        Progress bar, such as one of tqdm; updated for each batch of coalitions.
+    ``bar.update(int)`` is called for each batch of coalitions.
     """
 
     def __init__(self, value: Value, *, memory: int = COALITION_VALUES, bar: Any = None):
@@ -93,19 +86,7 @@ class Memo:
 
 
 def exact(value: Value, groups: int) -> Estimate:
-    """Return Shapley values from all 2^n coalitions (Shapley 1953).
-
-    Parameters
-    ----------
-    value : callable
-        Function of coalitions ``(c, n)`` that returns values ``(c, S)``.
-    groups : int
-        Number n of groups.
-
-    Returns
-    -------
-    Estimate
-    """
+    """Return Shapley values from all 2^n coalitions (Shapley 1953) of a function ``(c, n)`` → ``(c, S)``."""
     memo = _Counted(value)
     v = memo(members(groups))
     values = shapley_weights(groups).T @ v

@@ -96,23 +96,11 @@ def make_plan(
     validation_given: bool = False,
     community: bool = False,
 ) -> Plan:
-    """Return the settings of a fit.
+    """Return the settings of a fit on labels ``(n, S)``; 1, 0, NaN.
 
-    Parameters
-    ----------
-    labels : numpy.ndarray
-        ``(n, S)``; 1, 0, NaN.
-    network, training : config, mapping or None
-        A config is used unchanged; a mapping changes single settings of the rule; None is the rule.
-    validation_given : bool
-        Whether the caller chose the validation sites, so that no folds are made.
-    community : bool
-        Whether observations of species are predictors.
-
-    Raises
-    ------
-    SettingError
-        If a setting is unknown or out of range.
+    A config is used unchanged; a mapping changes single settings of the rule. ``validation_given``: the caller chose the
+    validation sites, so that no folds are made. ``community``: observations of species are predictors. Raises
+    SettingError if a setting is unknown or out of range.
     """
     fusion_is_set = isinstance(network, NetworkConfig) or (
         network is not None and "fusion" in network

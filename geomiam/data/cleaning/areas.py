@@ -37,24 +37,10 @@ Inside = Callable[[Points], np.ndarray]
 
 
 def land_of(land: Any, cube: xr.Dataset | None, *, km: float) -> Inside:
-    """Return the function that states whether points are on land.
+    """Return the function that states whether points are on land, or at most ``km`` off it.
 
-    Parameters
-    ----------
-    land
-        A layer that is positive on land and 0 or NaN elsewhere; the name of such a variable of ``cube``; or
-        polygons.
-    cube
-        Data with the named variable.
-    km
-        Distance by which points may lie off the land and still count as on land.
-
-    Raises
-    ------
-    SelectionError
-        If the cube has no such variable.
-    OccurrenceError
-        If ``land`` is of another type.
+    ``land`` is a layer that is positive on land and 0 or NaN elsewhere, the name of such a variable of ``cube``, or
+    polygons. Raises SelectionError if the cube lacks the variable, OccurrenceError for other types.
     """
     if isinstance(land, str):
         if cube is None or land not in cube:

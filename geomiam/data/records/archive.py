@@ -54,18 +54,9 @@ class Archive:
 
     @contextmanager
     def open(self, name: str, *, max_bytes: int | None = None) -> Iterator[IO[bytes]]:
-        """Open one file of :attr:`names`.
+        """Open one file of :attr:`names`, of at most ``max_bytes``; by default only the compression ratio is limited.
 
-        Parameters
-        ----------
-        name : str
-        max_bytes : int, optional
-            Largest size in bytes; default: limited by the compression ratio only.
-
-        Raises
-        ------
-        OccurrenceError
-            If there is no such file at the top level, it leads out of the archive, or it is too large.
+        Raises OccurrenceError if there is no such file at the top level, it leads out of the archive, or it is too large.
         """
         if name not in self.names:
             raise OccurrenceError(

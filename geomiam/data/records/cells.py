@@ -73,31 +73,10 @@ class Snapped:
 def snap_points(
     points: Points, rows: np.ndarray, box: Any, *, km: float, usable: Usable
 ) -> Snapped:
-    """Return the nearest usable cell of each point, if one lies within a distance.
+    """Return the nearest cell of each point ``rows (k,)`` that is ``usable``, of points that have one within ``km``.
 
-    Distances are measured from the point to the nearest edge of the cell.
-
-    Parameters
-    ----------
-    points : Points
-    rows : numpy.ndarray
-        Indices of the points to move ``(k,)``.
-    box : odc.geo.geobox.GeoBox
-        Grid of the cells.
-    km : float
-        Largest distance in km.
-    usable : callable
-        Function that returns whether cells have the required data.
-
-    Returns
-    -------
-    Snapped
-        The points that have such a cell.
-
-    Raises
-    ------
-    OccurrenceError
-        If the distance covers too many cells.
+    Distances are measured from the point to the nearest edge of the cell. Raises OccurrenceError if the distance
+    covers too many cells.
     """
     pixels = pixels_of(points, box)[rows]
     near = np.isfinite(pixels).all(1)

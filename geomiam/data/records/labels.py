@@ -146,24 +146,8 @@ def species_of(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 def join_names(column: pd.Series, *, keep_order: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Join names that differ by case, blanks or Unicode form; the most frequent spelling is the name.
 
-    Parameters
-    ----------
-    column : pandas.Series
-        Names; None or blank where there is no name.
-    keep_order : bool
-        Keep the order of appearance; default: sorted.
-
-    Returns
-    -------
-    codes : numpy.ndarray
-        Index of the name of each row ``(row,)``; -1 for none.
-    names : numpy.ndarray
-        ``(species,)``.
-
-    Warns
-    -----
-    NamesJoined
-        With the spellings that were joined.
+    Returns the index of the name of each row, -1 for none or blank, and the names ``(species,)``, sorted unless
+    ``keep_order``. Warns NamesJoined with the spellings.
     """
     tidy_names = {n: _tidy(n) or None for n in column.dropna().unique()}
     tidy = column.map(tidy_names, na_action="ignore").astype("object")

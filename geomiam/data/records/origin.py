@@ -30,16 +30,8 @@ def provenance(table: pd.DataFrame) -> dict[str, str]:
 def origin_of(archive: Archive) -> dict[str, Any]:
     """Return what the metadata of an archive state on its source.
 
-    Returns
-    -------
-    dict of str
-        Those of ``doi``, ``title``, ``query``, ``licence``, ``date``, ``citation``, ``key`` and ``url`` that
-        are stated, and ``datasets``, the number of data sets.
-
-    Raises
-    ------
-    OccurrenceError
-        If the metadata are no valid XML.
+    These are some of ``doi``, ``title``, ``query``, ``licence``, ``date``, ``citation``, ``key`` and ``url``, and the number of
+    ``datasets``. Raises OccurrenceError if the metadata are no valid XML.
     """
     out: dict[str, Any] = {}
     if match := KEY.search(archive.path.name):

@@ -38,20 +38,9 @@ def join_events(
 ) -> pd.DataFrame:
     """Return occurrences with the columns of their events, followed by the absences of surveys.
 
-    Parameters
-    ----------
-    occurrences, events : pandas.DataFrame
-        Tables with the identifier of the event in ``id``.
-    surveys : pandas.DataFrame, optional
-        The Humboldt extension, with the identifier of the event in ``id``. Its terms may also be columns
-        of ``events``.
-    location : str
-        Name of the archive, for messages.
-
-    Raises
-    ------
-    OccurrenceError
-        If tables have no identifiers, or absences are too many.
+    All tables have the identifier of the event in ``id``. ``surveys`` is the Humboldt extension, whose terms may also be
+    columns of ``events``; ``location`` is the archive in messages. Raises OccurrenceError if tables have no identifiers,
+    or absences are too many.
     """
     for name, table in (("Occurrence", occurrences), ("Event", events)):
         if "id" not in table:

@@ -22,24 +22,10 @@ CODES = ("countrycode", "country_code", "iso2", "iso_a2", "publishingcountry")
 def read_text(
     source: IO[bytes] | str, *, head: bytes | None, name: str, encoding: str | None = None
 ) -> pd.DataFrame:
-    """Return text as a table.
+    """Return text, or that at a URL, as a table; ``name`` is that of the file in messages.
 
-    Parameters
-    ----------
-    source : binary stream or str
-        The text, or its URL.
-    head : bytes or None
-        Its first bytes, from which the separator, the quoting and the decimal mark are detected; None for
-        commas.
-    name : str
-        Name of the file, for messages.
-    encoding : str, optional
-        Default: UTF-8.
-
-    Raises
-    ------
-    OccurrenceError
-        If the text is no table, or has another encoding.
+    The separator, the quoting and the decimal mark are detected in the first bytes ``head``; None stands for commas.
+    Raises OccurrenceError if the text is no table, or has another encoding.
     """
     check_encoding(encoding)
     options: dict[str, Any] = {"low_memory": False, "encoding": encoding or "utf-8-sig"}

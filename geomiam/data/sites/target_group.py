@@ -24,22 +24,9 @@ def has_target_group(table: pd.DataFrame) -> np.ndarray:
 def with_target_group(
     sites: xr.Dataset, table: pd.DataFrame, records: Records, *, rows: np.ndarray, site: np.ndarray
 ) -> xr.Dataset:
-    """Add the counts of target groups as coordinates, if the table has them.
+    """Add ``target_group_records(site, target_group)`` and ``species_group(species)``, if the table has them.
 
-    Parameters
-    ----------
-    sites : xarray.Dataset
-    table : pandas.DataFrame
-        Records, with the target group and its number of records in the cell and time of the row.
-    records : Records
-        Their species.
-    rows, site : numpy.ndarray
-        Rows of the table that are used, and the site of each ``(k,)``.
-
-    Returns
-    -------
-    xarray.Dataset
-        With ``target_group_records(site, target_group)`` and ``species_group(species)``.
+    ``rows`` are the rows of the table that are used, ``site`` the site of each ``(k,)``.
     """
     counts = has_target_group(table)[rows]
     if not counts.any() or records.wide:
