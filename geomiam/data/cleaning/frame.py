@@ -25,15 +25,7 @@ DATE = r"^\s*(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?"
 def standard_records(records: pd.DataFrame | str | Path) -> pd.DataFrame:
     """Return records with ``species``, ``lon``, ``lat`` and ``presence``, read if necessary.
 
-    Raises
-    ------
-    OccurrenceError
-        If coordinates have no CRS and are not degrees.
-
-    Warns
-    -----
-    CRSAssumed
-        If coordinates without CRS count as degrees.
+    Raises OccurrenceError if coordinates have no CRS and are not degrees; warns CRSAssumed if they count as degrees.
     """
     table = _table_of(records)
     if "lon" in table:

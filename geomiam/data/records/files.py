@@ -30,30 +30,15 @@ BESIDE = ("citations.txt", "rights.txt")
 
 
 def read_table(source: Any, *, encoding: str | None = None) -> pd.DataFrame:
-    """Return the records of a file as a DataFrame or GeoDataFrame.
+    """Return the records of a table, text, Parquet, vector file, zip file, or folder of an unpacked archive.
 
     The separator of text is the tab, semicolon or comma, whichever is most frequent in the first line.
     GBIF's downloads use tabs and no quotation marks. Parquet with geometries is read with geopandas. The
-    cell codes of an occurrence cube become coordinates.
+    cell codes of an occurrence cube become coordinates. ``attrs["origin"]`` has the file, its format, and the source of
+    the records, as far as it is recorded.
 
-    Parameters
-    ----------
-    source : str, pathlib.Path or pandas.DataFrame
-        A table, or a path to text, Parquet, a vector file, a zip file, or the folder of an unpacked archive.
-    encoding : str, optional
-        Encoding of text; default UTF-8.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``attrs["origin"]`` has the file, its format, and the source of the records, as far as it is recorded.
-
-    Raises
-    ------
-    InputNotFound
-        If the file does not exist.
-    OccurrenceError
-        For formats that are not supported, for text that is not a table, and for damaged archives.
+    Raises InputNotFound if the file does not exist, OccurrenceError for formats that are not supported, for text that is
+    not a table, and for damaged archives.
     """
     if isinstance(source, pd.DataFrame):
         return with_cell_centres(source)

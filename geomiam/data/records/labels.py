@@ -51,15 +51,8 @@ def labels_of(
 ) -> Records:
     """Return the records of a long or a wide table.
 
-    Raises
-    ------
-    OccurrenceError
-        When a column is missing or has no valid labels.
-
-    Warns
-    -----
-    NamesJoined
-        When names differ by case or blanks only, and are joined to one species.
+    Raises OccurrenceError if a column is missing or has no valid labels. Warns NamesJoined if names differ by case or
+    blanks only, and are joined to one species.
     """
     if not isinstance(species, str):
         if not len(species):

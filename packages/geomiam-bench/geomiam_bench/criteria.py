@@ -160,13 +160,7 @@ def criteria(
 ) -> dict[str, np.ndarray]:
     """Return each criterion as one value per species ``(S,)``, NaN where it cannot be computed.
 
-    Parameters
-    ----------
-    records : Records
-    folds : tuple of numpy.ndarray
-        Of visited ``(n,)`` and of random sites ``(b,)``.
-    scores : tuple of numpy.ndarray
-        Predictions without the site's fold, of visited ``(n, S)`` and of random sites ``(b, S)``.
+    ``folds`` and ``scores``, predictions without the site's fold, are of visited sites ``(n, S)`` and of random sites ``(b, S)``.
     """
     auc, labels = gm.metrics.auc_within_folds, records.labels
     places, environment = records.places()[0], records.environment()

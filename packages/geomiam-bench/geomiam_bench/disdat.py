@@ -147,26 +147,11 @@ def entries(plan: Plan) -> list[Entry]:
 def benchmark(
     folder: str | Path, plan: Plan, *, previous_results: Mapping | None = None
 ) -> Iterator[dict]:
-    """Train and score the plan, one predictor after another.
+    """Train and score the plan, one predictor after another, on regions as :func:`geomiam_bench.readers.disdat` reads them.
 
-    Parameters
-    ----------
-    folder : path
-        In the layout of :func:`geomiam_bench.readers.disdat`.
-    plan : Plan
-    previous_results : mapping, optional
-        Results of an interrupted run, by ``(region, label, seed)``; they are not trained again.
-
-    Yields
-    ------
-    dict
-        ``region``, ``label``, ``kind``, ``fusion``, ``seed``, ``engine``, ``seconds`` and ``scores``: per
-        subset, per metric, one value per species (None where a species cannot be scored).
-
-    Raises
-    ------
-    OccurrenceError
-        If a region is not in the folder.
+    ``previous_results`` by ``(region, label, seed)`` are not computed again. Yields ``region``, ``label``, ``kind``,
+    ``fusion``, ``seed``, ``engine``, ``seconds`` and ``scores``: per subset, per metric, one value per species (None where
+    a species cannot be scored).
     """
     stored_results = previous_results or {}
     for name in plan.regions or regions(folder):

@@ -68,24 +68,11 @@ def _mean(values: np.ndarray) -> float:
 
 
 def survey_error(auc: np.ndarray, sites: Sequence[dict]) -> float:
-    """Return the standard error of a mean AUC that the surveyed sites cause.
+    """Return the standard error of a mean AUC ``(S,)`` that the surveyed sites cause.
 
-    Parameters
-    ----------
-    auc : numpy.ndarray
-        ``(S,)``, NaN where a species was not scored.
-    sites : sequence of dict
-        Per region ``presence`` and ``absence``: number of sites of each species, in the order of ``auc``.
-
-    Returns
-    -------
-    float
-        Root of the summed variances of the species, divided by their number. Species count as
-        independent, although they share sites.
-
-    References
-    ----------
-    Hanley & McNeil (1982), Radiology 143, 29-36, equation 1, for the variance of one AUC.
+    ``sites`` has the numbers of sites with ``presence`` and ``absence`` of each species, by region, in the order of ``auc``.
+    It is the root of the summed variances of the species (Hanley & McNeil 1982, Radiology 143, 29-36, equation 1), divided
+    by their number. Species count as independent, although they share sites.
     """
     presence, absence = (
         np.concatenate([np.asarray(s[name], float) for s in sites])

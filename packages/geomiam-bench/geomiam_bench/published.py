@@ -21,24 +21,10 @@ COLUMNS = ("species", "region", "model", "metric", "value")
 def species_auc(
     folder: str | Path, regions: Sequence[str] = ()
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Read the AUC of each method, region and species from per-species files.
+    """Read the AUC of each method, region and species from per-species files; all regions by default.
 
-    Parameters
-    ----------
-    folder : path
-        With CSV files that have the columns ``species``, ``region``, ``model``, ``metric`` and ``value``.
-    regions : sequence of str
-        Regions to read; default all.
-
-    Returns
-    -------
-    dict
-        Method → region → species → AUC.
-
-    Raises
-    ------
-    OccurrenceError
-        If there is no such file, a column is missing, or a species has two values of one method.
+    The files are CSV with the columns ``species``, ``region``, ``model``, ``metric`` and ``value``. Raises OccurrenceError if
+    there is no such file, a column is missing, or a species has two values of one method.
     """
     paths = sorted(Path(expand(folder)).glob("*.csv"))
     if not paths:

@@ -73,26 +73,10 @@ class SweepPlan:
 
 
 def sweeps(sites: xr.Dataset, schema: Schema, plan: SweepPlan) -> Iterator[xr.Dataset]:
-    """Train all methods and sweep the gaps, once per seed.
+    """Train all methods and sweep the gaps; yield the table of each seed, with ``seconds`` in its attributes.
 
-    Parameters
-    ----------
-    sites : xarray.Dataset
-        With ``presence(site, species)`` and coordinates. One of four folds of spatial blocks is scored, another
-        for each seed.
-    schema : Schema
-    plan : SweepPlan
-
-    Yields
-    ------
-    xarray.Dataset
-        As :func:`geomiam.evaluation.missingness_sweep`, of one seed; ``seconds`` in the attributes. The
-        effects follow each other along ``pattern``, as in ``belt, noise``.
-
-    Raises
-    ------
-    SelectionError, LabelError, GridError, MissingVariable, VariableMismatch
-        As :func:`geomiam.fit` and :func:`geomiam.evaluation.missingness_sweep`.
+    One of four folds of spatial blocks of ``sites`` is scored, another for each seed. Tables are those of
+    :func:`geomiam.evaluation.missingness_sweep`. Effects follow each other along ``pattern``, as in ``belt, noise``.
     """
     schema = bind(schema, sites)
     for seed in range(plan.seeds):

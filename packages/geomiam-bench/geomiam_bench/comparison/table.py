@@ -18,18 +18,10 @@ def reference(systems: Collection[str]) -> str:
 
 
 def as_table(results: Sequence[Mapping]) -> xr.Dataset:
-    """Turn results into ``auc(system, seed, subset, species)`` and further variables; NaN = not run.
+    """Turn results of :func:`geomiam_bench.comparison.trials.compare` into a table; NaN = not run.
 
-    Parameters
-    ----------
-    results : sequence of mapping
-        From :func:`geomiam_bench.comparison.trials.compare`; species are numbered.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``auc``, ``sweep(system, seed, pattern, share)``, ``seconds(system, seed)`` and
-        ``parameters(system)``; shares are numbered.
+    It has ``auc(system, seed, subset, species)``, ``sweep(system, seed, pattern, share)``, ``seconds(system, seed)`` and
+    ``parameters(system)``; species and shares are numbered.
     """
     systems = list(dict.fromkeys(r["system"] for r in results))
     seeds = sorted({r["seed"] for r in results})

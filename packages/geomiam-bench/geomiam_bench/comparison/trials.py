@@ -113,24 +113,9 @@ def compare(
 ) -> Iterator[dict]:
     """Train and score the systems of a plan, one after another, seed by seed.
 
-    Parameters
-    ----------
-    data : Data
-    plan : SystemPlan
-    previous_results : mapping, optional
-        Results of an earlier run, by ``(system, seed)``; they are not computed again.
-
-    Yields
-    ------
-    dict
-        ``system``, ``seed``, ``seconds`` of training, ``parameters``, ``epochs`` kept, ``scores``: per
-        subset one AUC per species (None where it cannot be scored), and ``sweep``: per pattern one mean AUC
-        per share.
-
-    Raises
-    ------
-    LabelError, GridError, MissingVariable, VariableMismatch
-        As :func:`geomiam.fit`.
+    ``previous_results`` by ``(system, seed)`` are not computed again. Yields ``system``, ``seed``, ``seconds`` of training,
+    ``parameters``, ``epochs`` kept, ``scores``: per subset one AUC per species (None where it cannot be scored), and
+    ``sweep``: per pattern one mean AUC per share.
     """
     stored_results = previous_results or {}
     for seed in range(plan.seeds):

@@ -27,28 +27,10 @@ from geomiam_bench.readers.pt_words import (
 
 
 def read_pt(path: str | Path) -> Any:
-    """Read the tensors of a file that ``torch.save`` wrote, as arrays.
+    """Read the tensors of a file that ``torch.save`` of torch 1.6 or later wrote, as arrays in their containers.
 
-    Nothing of the file is executed: names other than torch's tensors and storages are refused.
-
-    Parameters
-    ----------
-    path : path
-        Written by torch 1.6 or later.
-
-    Returns
-    -------
-    numpy.ndarray, or dict, list or tuple of them
-        The saved tensor, or containers of tensors, numbers and texts, with the data types of the
-        storages.
-
-    Raises
-    ------
-    ArtifactError
-        If the file has another form, is damaged, contains other objects, or tensors of more than
-        1 GiB.
-    InputNotFound
-        If there is no file.
+    Nothing of the file is executed: names other than torch's tensors and storages are refused. Raises ArtifactError if
+    the file has another form, is damaged, contains other objects, or tensors of more than 1 GiB.
     """
     return _read(Path(path), None)
 
@@ -66,23 +48,9 @@ def _read(path: Path, shape: tuple[int, ...] | None) -> Any:
 
 
 def read_cube(path: str | Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Read one tensor of a known shape as float32.
+    """Read one tensor of the shape that the data set documents, as float32.
 
-    Parameters
-    ----------
-    path : path
-    shape : tuple of int
-        The shape that the data set documents.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32.
-
-    Raises
-    ------
-    ArtifactError
-        As :func:`read_pt`, and if the file contains anything but one tensor of this shape.
+    Raises ArtifactError as :func:`read_pt`, and if the file contains anything but one tensor of this shape.
     """
     tensor = _read(Path(path), tuple(shape))
     if not isinstance(tensor, np.ndarray):

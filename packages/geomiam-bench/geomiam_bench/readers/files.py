@@ -163,21 +163,10 @@ def stack(
     *,
     chunks: int | None,
 ) -> Any:
-    """Read one array per site; NaN where the item is None.
+    """Read one array per site as float32 ``(site, *shape)``; NaN where the item is None.
 
-    Parameters
-    ----------
-    items : sequence
-        Per site, the argument of ``read`` (a path), or None.
-    read : callable
-        Item → float32 of ``shape``; a function of a module, so that it can be sent to workers.
-    chunks : int, optional
-        Sites per dask chunk, read when computed; None reads at once.
-
-    Returns
-    -------
-    numpy.ndarray or dask.array.Array
-        float32 ``(site, *shape)``.
+    ``read`` is a function of a module, so that it can be sent to workers. With ``chunks`` sites per dask chunk, sites are
+    read when computed.
     """
     if chunks is None:
         return _read_all(items, read, shape)
