@@ -149,6 +149,13 @@ def at(item: Mapping[str, Any], base: str) -> dict[str, Any]:
 Fault = Callable[[BaseHTTPRequestHandler, bytes], None]
 
 
+class QuietHandler(BaseHTTPRequestHandler):
+    """A handler that prints no log."""
+
+    def log_message(self, *args: Any) -> None:
+        """Print nothing."""
+
+
 def not_there(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     """Answer 404."""
     handler.send_error(404)
@@ -179,7 +186,7 @@ def serve(folder: Path, faults: Mapping[str, Fault] | None = None) -> Iterator[s
     """Serve files with HTTP ranges; paths that end as a key of ``faults`` misbehave."""
     ordered_items = dict(faults or {})
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             file = folder / path.lstrip("/")
@@ -209,55 +216,26 @@ def serve(folder: Path, faults: Mapping[str, Fault] | None = None) -> Iterator[s
             if self.command == "GET":
                 self.wfile.write(part)
 
-        def log_message(self, *args: Any) -> None:
-            """Say nothing."""
-
     yield from _running(Handler)
 
 
 @contextlib.contextmanager
 def careless_api(items: list[dict[str, Any]], *, conforms: tuple[str, ...] = ()) -> Iterator[str]:
     """Serve a STAC API that returns all of its items to every search."""
-    classes = [f"https://api.stacspec.org/v1.0.0/{c}" for c in ("core", "item-search", *conforms)]
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            root = f"http://{self.headers['Host']}"
-            link = {"rel": "search", "href": f"{root}/search", "method": "POST"}
-            self._json(
-                {
-                    "type": "Catalog",
-                    "id": "careless",
-                    "stac_version": "1.0.0",
-                    "description": "returns anything",
-                    "conformsTo": classes,
-                    "links": [{"rel": "self", "href": root}, link],
-                }
-            )
+    def answer(handler: BaseHTTPRequestHandler, body: Any) -> dict[str, Any]:
+        root = api_root(f"http://{handler.headers['Host']}", conforms=conforms)
+        return root if body is None else page(items)
 
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self._json({"type": "FeatureCollection", "features": items, "links": []})
-
-        def _json(self, answer: dict[str, Any]) -> None:
-            body = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: Any) -> None:
-            """Say nothing."""
-
-    yield from _running(Handler)
+    with answering(answer) as url:
+        yield url
 
 
 @contextlib.contextmanager
 def answering(answer: Callable[[BaseHTTPRequestHandler, Any], Any]) -> Iterator[str]:
     """Serve what a function of a request and its JSON returns: JSON, bytes, or None if it has responded."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
@@ -266,9 +244,6 @@ def answering(answer: Callable[[BaseHTTPRequestHandler, Any], Any]) -> Iterator[
                 reply(self, result)
 
         do_POST = do_HEAD = do_GET
-
-        def log_message(self, *args: Any) -> None:
-            """Say nothing."""
 
     yield from _running(Handler)
 
@@ -285,9 +260,9 @@ def reply(handler: BaseHTTPRequestHandler, result: Any, status: int = 200, **hea
         handler.wfile.write(body)
 
 
-def api_root(url: str) -> dict[str, Any]:
+def api_root(url: str, *, conforms: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the first page of an API that can be searched."""
-    classes = [f"https://api.stacspec.org/v1.0.0/{c}" for c in ("core", "item-search")]
+    classes = [f"https://api.stacspec.org/v1.0.0/{c}" for c in ("core", "item-search", *conforms)]
     link = {"rel": "search", "href": f"{url}/search", "method": "POST"}
     about = {"type": "Catalog", "id": "api", "stac_version": "1.0.0", "description": "an API"}
     return {**about, "conformsTo": classes, "links": [{"rel": "self", "href": url}, link]}
