@@ -66,6 +66,14 @@ def build(path, out, *, repair=False, **settings):
     return gm.build_cube(path, UTM, out=out, options=options, progress=False, **settings)
 
 
+def build_in_part(path, out, monkeypatch, *, reads):
+    """Build until so many reads, then stop as by the keyboard."""
+    with monkeypatch.context() as patch:
+        Reads(patch, reads)
+        with pytest.raises(KeyboardInterrupt):
+            build(path, out)
+
+
 def test_a_cube_on_disk_is_the_lazy_one(cube_result, tmp_path):
     lazy = gm.build_cube(cube_result, UTM)
     cube = build(cube_result, tmp_path / "cube.zarr")
@@ -85,10 +93,7 @@ def test_a_cube_on_disk_is_the_lazy_one(cube_result, tmp_path):
 @pytest.mark.parametrize("stop", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 13))])
 def test_a_stopped_build_goes_on_and_ends_equal(cube_result, tmp_path, monkeypatch, stop):
     build(cube_result, tmp_path / "whole.zarr")
-    with monkeypatch.context() as patch:
-        Reads(patch, stop)
-        with pytest.raises(KeyboardInterrupt):
-            build(cube_result, tmp_path / "cube.zarr")
+    build_in_part(cube_result, tmp_path / "cube.zarr", monkeypatch, reads=stop)
     assert not (tmp_path / "cube.zarr").exists()
     cube = build(cube_result, tmp_path / "cube.zarr")
     same(tmp_path / "whole.zarr", tmp_path / "cube.zarr")
@@ -108,10 +113,7 @@ def same(a, b):
 
 
 def test_rows_that_are_complete_are_not_read_again(cube_result, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        Reads(patch, 6)
-        with pytest.raises(KeyboardInterrupt):
-            build(cube_result, tmp_path / "cube.zarr")
+    build_in_part(cube_result, tmp_path / "cube.zarr", monkeypatch, reads=6)
     ledger = json.loads((tmp_path / ".cube.zarr.building.json").read_text())
     assert ledger["a"]["rows"] == 30 and 0 < ledger["b"]["rows"] < 30 and "c" not in ledger
     with monkeypatch.context() as patch:
@@ -122,10 +124,7 @@ def test_rows_that_are_complete_are_not_read_again(cube_result, tmp_path, monkey
 
 
 def test_a_changed_file_or_catalog_is_read_again(cube_result, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        Reads(patch, 10)
-        with pytest.raises(KeyboardInterrupt):
-            build(cube_result, tmp_path / "cube.zarr")
+    build_in_part(cube_result, tmp_path / "cube.zarr", monkeypatch, reads=10)
     new = field(FINE, seed=77)
     tif(tmp_path / "a.tif", new, FINE)
     with monkeypatch.context() as patch:
@@ -138,10 +137,7 @@ def test_a_changed_file_or_catalog_is_read_again(cube_result, tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_another_grid_starts_anew(cube_result, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        Reads(patch, 10)
-        with pytest.raises(KeyboardInterrupt):
-            build(cube_result, tmp_path / "cube.zarr")
+    build_in_part(cube_result, tmp_path / "cube.zarr", monkeypatch, reads=10)
     crop = UTM[2:20, 3:20]
     cube = gm.build_cube(cube_result, crop, out=tmp_path / "cube.zarr", progress=False)
     xr.testing.assert_allclose(
@@ -151,10 +147,7 @@ def test_another_grid_starts_anew(cube_result, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_ledger_cut_short_counts_as_none(cube_result, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        Reads(patch, 10)
-        with pytest.raises(KeyboardInterrupt):
-            build(cube_result, tmp_path / "cube.zarr")
+    build_in_part(cube_result, tmp_path / "cube.zarr", monkeypatch, reads=10)
     (tmp_path / ".cube.zarr.building.json").write_text('{"a": {"pri')
     build(cube_result, tmp_path / "cube.zarr")
     build(cube_result, tmp_path / "whole.zarr")
