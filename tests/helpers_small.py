@@ -11,6 +11,7 @@ import geomiam as gm
 from geomiam.model.model import Model
 from geomiam.schema.schema import Schema
 from geomiam.schema.variable import Modality, Variable
+from geomiam.tokens.encode import encode
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import Scaler, fit_scaler
 
@@ -94,6 +95,29 @@ def untrained(schema: Schema, *, species: int = 2, seed: int = 0, **config: Any)
     return model
 
 
+def draw_weights(model: Model, *, seed: int = 1) -> None:
+    """Draw weights that are not small."""
+    import torch
+
+    torch.manual_seed(seed)
+    for weight in model.network.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+
+
+def network_and_rows(schema: Schema, n: int, **config: Any) -> tuple[Any, list[Any], Any]:
+    """A network whose weights are not small, and the values and observed tokens of n rows."""
+    import torch
+
+    model = untrained(schema, inner=1, depth=2, dropout=0.0, **config)
+    draw_weights(model)
+    block = encode(random_arrays(schema, n), layout=model.layout, scaler=model.scaler)
+    return (
+        model.network,
+        [torch.as_tensor(v) for v in block.values],
+        torch.as_tensor(block.observed),
+    )
+
+
 def plain_scaler(schema: Schema) -> Scaler:
     """A scaler that changes nothing, with the classes 1 to 3."""
     mean, std, classes, edges, ranges = {}, {}, {}, {}, {}
@@ -138,6 +162,19 @@ def tiny_sites(n: int = 100, *, species: int = 2, gaps: float = 0.1, seed: int =
     for name in ("bio1", "clay", "ndvi"):
         ds[name] = ds[name].where(rng.random(ds[name].shape) >= gaps).astype(np.float32)
     return ds
+
+
+def three_modalities(n: int = 120) -> xr.Dataset:
+    """Sites of three modalities; one is a series, one has a class."""
+    sites = tiny_sites(n, species=3)
+    sites["ndvi"].attrs["modality"] = "satellite"
+    soil = np.random.default_rng(1).integers(1, 4, n).astype(np.float32)
+    return sites.assign(rock=("site", soil, {"modality": "soil", "type": "categorical"}))
+
+
+def weights_of(model: Model) -> dict[str, bytes]:
+    """The weights of a model, to compare every bit."""
+    return {k: v.numpy().tobytes() for k, v in model.network.state_dict().items()}
 
 
 def quick(**settings: Any) -> gm.TrainingConfig:

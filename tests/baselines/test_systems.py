@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import xarray as xr
-from helpers_small import TINY_NETWORK, quick, tiny_sites
+from helpers_small import TINY_NETWORK, quick, three_modalities
 
 import geomiam as gm
 from geomiam.baselines.recipes import RECIPES
 from geomiam.errors import SelectionError
 
 NETWORK = TINY_NETWORK.model_copy(update={"inner": 1})
-
-
-def sites_of(n: int = 120) -> xr.Dataset:
-    """Sites of three modalities; one is a series, one has a class."""
-    sites = tiny_sites(n, species=3)
-    sites["ndvi"].attrs["modality"] = "satellite"
-    soil = np.random.default_rng(1).integers(1, 4, n).astype(np.float32)
-    return sites.assign(rock=("site", soil, {"modality": "soil", "type": "categorical"}))
 
 
 def test_the_documented_names_are_those_of_the_registry():
@@ -69,7 +59,7 @@ def test_what_this_version_lacks_is_reported():
 
 
 def test_the_options_are_the_keywords_of_fit():
-    sites = sites_of()
+    sites = three_modalities()
     schema = gm.infer_schema(sites)
     model = gm.fit(
         sites,
@@ -81,7 +71,7 @@ def test_the_options_are_the_keywords_of_fit():
 
 
 def test_without_a_series_there_are_no_symbols_to_leave_out():
-    schema = gm.infer_schema(sites_of())
+    schema = gm.infer_schema(three_modalities())
     plain = schema.subset(["climate", "soil"])
     maestro = RECIPES["maestro"]
     assert maestro.note(plain) == "no symbols, since the schema has no series"

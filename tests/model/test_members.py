@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers_small import every_kind, few_pairs, layout_of, random_arrays, untrained, variable
+from helpers_small import (
+    draw_weights,
+    every_kind,
+    few_pairs,
+    layout_of,
+    random_arrays,
+    untrained,
+    variable,
+)
 
 import geomiam as gm
 from geomiam.inference.engine import base_value, predict_block
@@ -23,9 +31,7 @@ def joined(fusion: str, members: int = 3):
     """Untrained members of every kind of token, and the model that joins them."""
     models = [untrained(every_kind(), seed=7, fusion=fusion) for _ in range(members)]
     for seed, model in enumerate(models):
-        torch.manual_seed(seed)
-        for weight in model.network.parameters():
-            torch.nn.init.normal_(weight, std=0.3)
+        draw_weights(model, seed=seed)
     ensemble = untrained(every_kind(), seed=7, fusion=fusion, members=members)
     join([m.network for m in models], ensemble.network)
     return models, ensemble

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers_small import every_kind, layout_of, random_arrays, untrained, variable
+from helpers_small import draw_weights, every_kind, layout_of, random_arrays, untrained, variable
 
 import geomiam as gm
 from geomiam.errors import ArtifactError, SelectionError
@@ -39,9 +39,7 @@ def new_model(*, rows: int = 30, gaps: float = 0.3, members: int = 1, **config):
     model = untrained(
         every_kind(), fusion="cross", inner=1, depth=2, dropout=0.0, members=members, **config
     )
-    torch.manual_seed(1)
-    for weight in model.network.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
+    draw_weights(model)
     arrays = random_arrays(every_kind(), rows, seed=3, gaps=gaps)
     return model, encode(arrays, layout=model.layout, scaler=model.scaler)
 

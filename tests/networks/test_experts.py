@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_small import every_kind, quick, random_arrays, tiny_sites, untrained
+from helpers_small import every_kind, network_and_rows, quick, tiny_sites
 
 import geomiam as gm
 from geomiam.errors import SelectionError
@@ -150,13 +150,8 @@ def test_the_bias_evens_out_a_skewed_router(gamma, low, high):
 
 
 def example(fusion: str, **config):
-    model = untrained(every_kind(), fusion=fusion, inner=1, depth=2, dropout=0.0, **config)
-    torch.manual_seed(1)
-    for weight in model.network.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
-    block = encode(random_arrays(every_kind(), 50), layout=model.layout, scaler=model.scaler)
-    values, observed = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
-    return model.network, values, observed & (torch.rand(observed.shape) < 0.7)
+    network, values, observed = network_and_rows(every_kind(), 50, fusion=fusion, **config)
+    return network, values, observed & (torch.rand(observed.shape) < 0.7)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

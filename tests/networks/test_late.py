@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers_small import every_kind, layout_of, random_arrays, untrained, variable
+from helpers_small import draw_weights, every_kind, layout_of, random_arrays, untrained, variable
 
 import geomiam as gm
 from geomiam.inference.engine import base_value, predict_block
@@ -30,9 +30,7 @@ M = len(NAMES)
 def new_model(**config) -> Model:
     """A model of every kind of token, with weights and base values that are not small."""
     model = untrained(every_kind(), species=3, fusion="late", depth=2, **config)
-    torch.manual_seed(1)
-    for weight in model.network.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
+    draw_weights(model)
     set_base(model.network, torch.tensor([-1.0, 0.5, 2.0]))
     return model
 

@@ -6,11 +6,10 @@ import copy
 
 import pytest
 import torch
-from helpers_small import every_kind, random_arrays, untrained
+from helpers_small import every_kind, network_and_rows
 
 from geomiam.networks.blocks import drop, key_bias
 from geomiam.networks.pooling import VisibleTokens, length_buckets
-from geomiam.tokens.encode import encode
 
 
 def plain_token(fusion, tokens, visible):
@@ -61,13 +60,8 @@ PLAIN = {"token": plain_token, "group": plain_group, "sum": plain_sum, "late": p
 
 def example(fusion: str, **config):
     """A network in training whose weights are not small, and rows of every kind of token."""
-    model = untrained(every_kind(), fusion=fusion, inner=1, depth=2, dropout=0.0, **config)
-    torch.manual_seed(1)
-    for weight in model.network.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
-    block = encode(random_arrays(every_kind(), 50), layout=model.layout, scaler=model.scaler)
-    values = [torch.as_tensor(v) for v in block.values]
-    return model.network.train(), values, torch.as_tensor(block.observed)
+    network, values, observed = network_and_rows(every_kind(), 50, fusion=fusion, **config)
+    return network.train(), values, observed
 
 
 def masks(kind: str, observed):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers_small import every_kind, random_arrays, untrained
+from helpers_small import every_kind, network_and_rows, random_arrays, untrained
 from torch.utils.flop_counter import FlopCounterMode
 
 import geomiam as gm
@@ -238,13 +238,7 @@ def long_series(**config):
         ndvi=[variable("ndvi", "series", window=1, labels={"t": range(24)})],
         snow=[variable("snow", "series", window=1, labels={"t": range(14)})],
     )
-    model = untrained(schema, inner=1, depth=2, dropout=0.0, **config)
-    torch.manual_seed(1)
-    for weight in model.network.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
-    block = encode(random_arrays(schema, 30), layout=model.layout, scaler=model.scaler)
-    values, observed = [torch.as_tensor(v) for v in block.values], torch.as_tensor(block.observed)
-    return model.network, values, observed
+    return network_and_rows(schema, 30, **config)
 
 
 @pytest.mark.parametrize("fusion", ["token", "group", "cross"])

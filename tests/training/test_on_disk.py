@@ -12,7 +12,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from helpers_small import TINY_NETWORK, quick, tiny_sites
+from helpers_small import TINY_NETWORK, quick, tiny_sites, weights_of
 
 import geomiam as gm
 from geomiam import NetworkConfig, on_disk
@@ -30,10 +30,6 @@ from geomiam.on_disk import (
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import fit_scaler, with_limits
 from geomiam.training.table import encode_sites
-
-
-def weights_of(model: gm.Model) -> dict[str, bytes]:
-    return {k: v.numpy().tobytes() for k, v in model.network.state_dict().items()}
 
 
 def mixed_sites(n: int = 90) -> xr.Dataset:

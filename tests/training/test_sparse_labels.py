@@ -6,7 +6,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from helpers_small import TINY_NETWORK, quick, tiny_sites
+from helpers_small import TINY_NETWORK, quick, tiny_sites, weights_of
 
 import geomiam as gm
 from geomiam import labels as labels_module
@@ -34,10 +34,6 @@ def labelled_sites(n: int = 120) -> xr.Dataset:
 
 def lazy(sites: xr.Dataset, chunk: int = 13) -> xr.Dataset:
     return sites.assign(presence=sites["presence"].chunk(site=chunk, species=3))
-
-
-def weights_of(model: gm.Model) -> dict[str, bytes]:
-    return {k: v.numpy().tobytes() for k, v in model.network.state_dict().items()}
 
 
 def about_of(model: gm.Model) -> dict:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
-from helpers_small import TINY_NETWORK, quick, tiny_sites
+from helpers_small import TINY_NETWORK, quick, three_modalities
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
@@ -44,17 +44,9 @@ SHORT = replace(DEFAULT, training={"steps": 5, "epoch_steps": 5})
 """The default fit with few steps."""
 
 
-def sites_of(n: int = 120) -> xr.Dataset:
-    """Sites of three modalities; one is a series, one has a class."""
-    sites = tiny_sites(n, species=3)
-    sites["ndvi"].attrs["modality"] = "satellite"
-    soil = np.random.default_rng(1).integers(1, 4, n).astype(np.float32)
-    return sites.assign(rock=("site", soil, {"modality": "soil", "type": "categorical"}))
-
-
 @pytest.fixture(scope="module")
 def data() -> Data:
-    sites = sites_of()
+    sites = three_modalities()
     return Data(sites, gm.infer_schema(sites))
 
 
@@ -136,7 +128,7 @@ def test_all_systems_get_the_same_sites(data, monkeypatch):
 
 
 def test_a_survey_is_the_test_and_all_sites_train(data):
-    survey = sites_of(50)
+    survey = three_modalities(50)
     sites = Data(data.sites, data.schema, survey).round(0, SystemPlan(("miam-group",), **FAST))
     assert sites.test is survey and sites.train is data.sites
     is_validation = sites.validation
@@ -347,7 +339,7 @@ def test_the_parts_are_the_whole_minus_the_whole_without(run):
 
 
 def test_the_command_writes_results_and_a_picture_and_goes_on(tmp_path):
-    gm.write_sites(sites_of(), tmp_path / "sites.zarr")
+    gm.write_sites(three_modalities(), tmp_path / "sites.zarr")
     out, picture = tmp_path / "a" / "out.json", tmp_path / "a" / "out.png"
     command = ["systems", tmp_path / "sites.zarr", "--json", out, "--figure", picture]
     command += ["--systems", "miam-group,xgboost", "--seeds", "1", "--epochs", "1"]
