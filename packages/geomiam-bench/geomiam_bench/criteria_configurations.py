@@ -22,6 +22,7 @@ from geomiam.masking import named
 from geomiam.schema.schema import Schema
 from geomiam.training.fit import fit
 from geomiam_bench.disdat import KAPPA, NETWORK, PER_SAMPLE, TRAINING
+from geomiam_bench.disdat_summary import auc_of_species
 from geomiam_bench.readers.disdat import Background, Groups
 from geomiam_bench.results import read_json
 
@@ -61,9 +62,7 @@ def survey_auc(
     run = read_json(results / file)
     if label in run.get("published_species", {}):
         return run["published_species"][label][region]
-    rows = [r for r in run["results"] if (r["label"], r["region"]) == (label, region)]
-    auc = np.array([r["scores"]["all"]["auc"] for r in rows], float).mean(0)
-    return dict(zip(rows[0]["species"], auc.tolist(), strict=True))
+    return auc_of_species(run, label, region)
 
 
 def _baseline(name: str, **options: Any) -> Train:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,13 @@ def summarise(results: Sequence[dict]) -> dict[str, dict]:
     """Mean AUC per predictor and region, over subsets, and over the species of all regions."""
     labels = dict.fromkeys(r["label"] for r in results)
     return {label: _summary([r for r in results if r["label"] == label]) for label in labels}
+
+
+def auc_of_species(run: Mapping[str, Any], label: str, region: str) -> dict[str, float]:
+    """Return the AUC of each species with every predictor, mean over seeds."""
+    rows = [r for r in run["results"] if (r["label"], r["region"]) == (label, region)]
+    auc = np.array([r["scores"]["all"]["auc"] for r in rows], float).mean(0)
+    return dict(zip(rows[0]["species"], auc.tolist(), strict=True))
 
 
 def _summary(results: Sequence[dict]) -> dict:

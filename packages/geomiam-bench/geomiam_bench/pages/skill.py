@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from geomiam_bench.disdat_summary import summarise
+from geomiam_bench.disdat_summary import auc_of_species, summarise
 from geomiam_bench.pages.markdown import table
 
 METHOD_COLOURS = {
@@ -220,12 +220,10 @@ def paired(run: dict) -> str:
 
 def _auc_by_method(run: dict) -> dict[str, dict[str, dict[str, float]]]:
     """Return method → region → species → AUC with every predictor, mean over seeds."""
-    auc_by_method: dict[str, dict[str, dict[str, float]]] = {}
-    for label, _ in ordered(run):
-        for region in regions(run):
-            rows = [r for r in run["results"] if (r["label"], r["region"]) == (label, region)]
-            means = np.array([r["scores"]["all"]["auc"] for r in rows], float).mean(0)
-            auc_by_method.setdefault(label, {})[region] = dict(zip(rows[0]["species"], means))
+    auc_by_method = {
+        label: {region: auc_of_species(run, label, region) for region in regions(run)}
+        for label, _ in ordered(run)
+    }
     return auc_by_method | run["published_species"]
 
 
