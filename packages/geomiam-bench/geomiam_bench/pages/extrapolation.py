@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geomiam_bench.extrapolation import ERRORS
-from geomiam_bench.pages.markdown import table
+from geomiam_bench.pages.markdown import as_number, table
 from geomiam_bench.results import read_json
 
 PICTURE = "extrapolation.png"
@@ -64,7 +64,7 @@ def _rows(sets: dict[str, Any]) -> Iterator[list[str]]:
             f"{LABELS[kind]}, {name}",
             *map(_interval, [*pairs, case["error of the prevalence"]]),
             f"{case['share_inside']:.0%}",
-            " / ".join("–" if m is None else _number(m, 3) for m in means),
+            " / ".join(as_number(m, 3) for m in means),
         ]
 
 
@@ -125,8 +125,4 @@ def draw(sets: dict[str, Any], path: Path) -> None:
 
 def _interval(pair: dict[str, Any]) -> str:
     low, high = pair["interval"]
-    return f"{_number(pair['spearman'])} ({_number(low)} to {_number(high)})"
-
-
-def _number(value: float, digits: int = 2) -> str:
-    return f"{value:.{digits}f}".replace("-", "−")
+    return f"{as_number(pair['spearman'], 2)} ({as_number(low, 2)} to {as_number(high, 2)})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from geomiam_bench.pages.markdown import table
+from geomiam_bench.pages.markdown import as_number, table
 from geomiam_bench.results import read_json
 
 NAMES = {
@@ -34,9 +34,9 @@ def novelty_section(path: Path, pictures: Path) -> str:
     body = [
         [
             f"{kind}, {name}, {text}",
-            *(_number(kinds[kind][case][key][m]) for m in NAMES),
+            *(as_number(kinds[kind][case][key][m], 3) for m in NAMES),
             f"{kinds[kind][case]['share_inside']:.0%}",
-            f"{_number(kinds[kind][case]['error_inside'])} / {_number(kinds[kind][case]['error_outside'])}",
+            f"{as_number(kinds[kind][case]['error_inside'], 3)} / {as_number(kinds[kind][case]['error_outside'], 3)}",
         ]
         for kind in ("spatial", "environmental")
         for name, kinds in run["sets"].items()
@@ -100,7 +100,3 @@ def draw(sets: dict[str, Any], path: Path) -> None:
     figure.legend(*lines, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}".replace("-", "−")

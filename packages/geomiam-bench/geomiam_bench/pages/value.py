@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from geomiam_bench.pages.markdown import table
+from geomiam_bench.pages.markdown import as_number, table
 from geomiam_bench.results import read_json
 from geomiam_bench.value import CHOOSING, EXPECTED, RULES
 
@@ -58,11 +58,11 @@ def _rows(sets: dict[str, Any]) -> list[list[str]]:
                 [
                     f"{name}, {text}",
                     f"{scores['pairs']:,}",
-                    *(_number(scores["pooled"][r]) for r in RULES),
+                    *(as_number(scores["pooled"][r], 2) for r in RULES),
                 ]
             )
         within = result["species_by_species"]["within"]
-        rows.append([f"{name}, within", "", *(_number(within[r]) for r in RULES)])
+        rows.append([f"{name}, within", "", *(as_number(within[r], 2) for r in RULES)])
     return rows
 
 
@@ -76,7 +76,7 @@ def _summary(sets: dict[str, Any]) -> str:
 
     lowest = min(result["species_by_species"]["pooled"][EXPECTED] for result in sets.values())
     return (
-        f"By species the correlation is {_number(lowest)} or more, above all rules on {best('species_by_species')} of {len(sets)} data sets; for "
+        f"By species the correlation is {as_number(lowest, 2)} or more, above all rules on {best('species_by_species')} of {len(sets)} data sets; for "
         f"the set of species on {best('set')} of {len(sets)}. Most of it comes from differences between modalities and species, which a "
         "constant for each shows too; within them the correlation is lower, since a single change is a draw from the distribution "
         "whose mean is expected."
@@ -87,7 +87,9 @@ def _by_group(sets: dict[str, Any]) -> list[list[str]]:
     return [
         [
             name,
-            ", ".join(f"{g} {_number(v)}" for g, v in result["set"]["by_group"][EXPECTED].items()),
+            ", ".join(
+                f"{g} {as_number(v, 2)}" for g, v in result["set"]["by_group"][EXPECTED].items()
+            ),
         ]
         for name, result in sets.items()
     ]
@@ -99,7 +101,7 @@ def _sizes(sets: dict[str, Any]) -> list[list[str]]:
         size, choice = result["species_by_species"]["size"]["all"], result["choice"]
         means = f"{size['mean_expected']:.3f} / {size['mean_realised']:.3f}"
         numbers = [size["ratio"], size["slope"], *(choice.get(r) for r in (*CHOOSING, "any group"))]
-        rows.append([name, means, *map(_number, numbers)])
+        rows.append([name, means, *(as_number(v, 2) for v in numbers)])
     return rows
 
 
@@ -123,7 +125,3 @@ def draw(sets: dict[str, Any], path: Path) -> None:
     ax.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}".replace("-", "−")
