@@ -12,13 +12,13 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from geomiam.errors import MemoryRefused
+from geomiam.errors import MemoryRefused, UnreadableFile
 from geomiam.progress import progress_bar
 
 PART = 2**21
@@ -62,13 +62,34 @@ def read_ahead(array: np.memmap, rows: np.ndarray) -> None:
         pages.madvise(mmap.MADV_WILLNEED, page, start + row_bytes - page)
 
 
+def arrays_on_disk(shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+    """Return float32 arrays of zeros by name, in one temporary file, with the errors of :func:`array_on_disk`."""
+    # One file, since macOS lets a process open 256 files by default, and each array keeps its file open.
+    sizes = [prod(shape) for shape in shapes.values()]
+    ends = np.cumsum(sizes)
+    values = array_on_disk((sum(sizes),))
+    return {
+        name: values[end - size : end].reshape(tuple(shape))
+        for (name, shape), size, end in zip(shapes.items(), sizes, ends.tolist())
+    }
+
+
 def array_on_disk(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
-    """Return an array of zeros in a temporary file; MemoryRefused if the disk has too little space."""
+    """Return an array of zeros in a temporary file.
+
+    Raises MemoryRefused if the disk has too little space, and UnreadableFile without a folder for it.
+    """
     size = prod(shape) * np.dtype(dtype).itemsize
     if not size:
         return np.zeros(shape, dtype)
-    folder = tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free
+    try:
+        folder = tempfile.gettempdir()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UnreadableFile(
+            f"there is no folder for a temporary file of {size / 2**30:,.1f} GiB ({error}): set the environment "
+            "variable TMPDIR (on Windows TEMP) to a folder that exists, and start Python again"
+        ) from error
     message = (
         f"a temporary file of {size / 2**30:,.1f} GiB is needed and {folder} has {free / 2**30:,.1f} GiB: set the "
         "environment variable TMPDIR (on Windows TEMP) to a folder with more space, or pass fewer sites, "

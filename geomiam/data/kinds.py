@@ -216,7 +216,7 @@ def sample_values(array: xr.DataArray) -> ValueSample:
     """
     parts, read_count = [np.zeros(0)], 0
     cells_of_chunk = 0 if array.chunks is None else prod(max(c) for c in array.chunks)
-    if cells_of_chunk * array.dtype.itemsize <= MAX_CHUNK:
+    if array.size and cells_of_chunk * array.dtype.itemsize <= MAX_CHUNK:
         side = ENOUGH if array.ndim == 1 else int(ENOUGH**0.5)
         spans = [_spans(array, d, side) for d in array.dims]
         spans = [s if i >= array.ndim - 2 else s[:1] for i, s in enumerate(spans)]

@@ -629,7 +629,7 @@ def test_variables_of_a_known_modality_and_other_data_are_refused(model):
     with pytest.raises(SelectionError, match="train='all' takes no new modalities"):
         only = Modality(name="radar", variables={"vh": variable("vh")})
         gm.finetune(model, sites, schema=Schema(modalities={"radar": only}), train="all")
-    with pytest.raises(MissingVariable, match="'radar' is NaN at every site"):
+    with pytest.raises(MissingVariable, match=r"predictors \(vh, profile\) are NaN at all"):
         gm.finetune(
             model,
             sites.assign(vh=sites["vh"] * np.nan, profile=sites["profile"] * np.nan),

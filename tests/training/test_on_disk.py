@@ -18,9 +18,10 @@ import geomiam as gm
 from geomiam import NetworkConfig, on_disk
 from geomiam.data.sites import table as table_module
 from geomiam.data.sites.table import SiteTable, read_arrays
-from geomiam.errors import ArtifactError, MemoryRefused, SettingError
+from geomiam.errors import ArtifactError, MemoryRefused, SettingError, UnreadableFile
 from geomiam.on_disk import (
     array_on_disk,
+    arrays_on_disk,
     in_parts,
     is_on_disk,
     read_ahead,
@@ -76,6 +77,26 @@ def test_an_array_on_disk_keeps_values_and_leaves_no_file(tmp_path, monkeypatch)
     del array
     assert list(tmp_path.iterdir()) == []
     assert array_on_disk((0, 2)).shape == (0, 2)
+
+
+def test_arrays_of_one_file_do_not_overlap(monkeypatch):
+    """A process on macOS may open 256 files by default, fewer than there may be predictors."""
+    files = []
+    open_file = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **k: files.append(k) or open_file(**k))
+    shapes = {"a": (4, 3), "none": (4, 0), "b": (4,), "c": (4, 2, 2)}
+    arrays = arrays_on_disk(shapes)
+    assert {n: a.shape for n, a in arrays.items()} == shapes and len(files) == 1
+    for number, array in enumerate(arrays.values()):
+        array[:] = number
+    assert [set(a.ravel().tolist()) for a in arrays.values()] == [{0}, set(), {2}, {3}]
+    assert all(is_on_disk(a) for a in arrays.values() if a.size)
+
+
+def test_a_folder_that_is_gone_is_reported(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(UnreadableFile, match=r"no folder for a temporary file .* TMPDIR"):
+        array_on_disk((5, 2))
 
 
 def test_a_file_larger_than_the_disk_is_refused():

@@ -297,6 +297,21 @@ def test_a_modality_that_is_nan_everywhere_is_refused():
         SiteTable.read(sites, gm.infer_schema(sites)).checked()
 
 
+@pytest.mark.parametrize("chunks", [None, {"site": 7}], ids=["numpy", "dask"])
+def test_sites_without_rows_or_values_are_refused(chunks):
+    sites = tiny_sites(20).drop_vars("ndvi")
+    sites = sites if chunks is None else sites.chunk(chunks)
+    empty = sites.isel(site=[])
+    for schema in (None, gm.infer_schema(sites)):
+        with pytest.raises(LabelError, match=r"no sites \(found 0 along 'site'\).*gm\.sample"):
+            gm.fit(empty, schema)
+    hidden = sites.assign({n: sites[n] * np.nan for n in ("bio1", "clay")})
+    with pytest.raises(
+        MissingVariable, match=r"\(bio1, clay\) are NaN at all 20 sites.*gm\.sample"
+    ):
+        gm.fit(hidden)
+
+
 def test_the_scaler_sees_the_training_sites_only():
     sites = tiny_sites(40)
     read = SiteTable.read(sites, gm.infer_schema(sites))

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomiam.checks.names import check_species
+from geomiam.checks.names import check_species, list_names
 from geomiam.data.dataset import check_sites
 from geomiam.data.names import labels_of
 from geomiam.data.predictors import predictors
 from geomiam.errors import LabelError, MissingVariable, warn
 from geomiam.geo.dims import SITE
 from geomiam.labels import Labels, as_table, check_values, compact_labels, label_counts
-from geomiam.on_disk import array_on_disk, in_parts
+from geomiam.on_disk import arrays_on_disk, in_parts
 from geomiam.progress import progress_bar
 from geomiam.schema.schema import Schema
 
@@ -73,16 +73,29 @@ class SiteTable:
         return has_background(self.sites)
 
     def checked(self) -> SiteTable:
-        """Return the table; MissingVariable if a modality has no value at any site."""
+        """Return the table; LabelError without sites, MissingVariable if a modality has no value at any site."""
+        if not len(self):
+            raise LabelError(
+                "there are no sites (found 0 along 'site'), so that no model can be trained; pass sites, "
+                "gm.sample(cube, records)"
+            )
         modalities = self.schema.modalities
-        for modality in modalities.values():
-            arrays = (self.arrays[v] for v in modality.variables)
-            if not any(np.isfinite(x).any() for array in arrays for x in in_parts(array)):
-                raise MissingVariable(
-                    f"modality '{modality.name}' is NaN at every site, so that no model can be trained on it; "
-                    f"leave it out with schema.subset({[m for m in modalities if m != modality.name]})"
-                )
+        observed = [m for m in modalities if self._is_observed(m)]
+        if not observed:
+            raise MissingVariable(
+                f"all predictors ({list_names(self.schema.variables)}) are NaN at all {len(self)} sites, so that no "
+                "model can be trained; pass sites of a cube that covers them, gm.sample(cube, records)"
+            )
+        if missing := [m for m in modalities if m not in observed]:
+            raise MissingVariable(
+                f"modality '{missing[0]}' is NaN at every site, so that no model can be trained on it; "
+                f"leave it out with schema.subset({observed})"
+            )
         return self
+
+    def _is_observed(self, modality: str) -> bool:
+        arrays = (self.arrays[v] for v in self.schema.modalities[modality].variables)
+        return any(np.isfinite(x).any() for array in arrays for x in in_parts(array))
 
 
 def read_arrays(
@@ -115,9 +128,9 @@ def _copied(arrays: dict[str, Any], n: int) -> dict[str, np.ndarray]:
         return {}
     import dask
 
-    copies = {name: array_on_disk(a.shape, a.dtype) for name, a in arrays.items()}
+    copies = arrays_on_disk({name: a.shape for name, a in arrays.items()})
     row_bytes = max(1, sum(a.nbytes for a in arrays.values()) // max(1, n))
-    chunk = max(max(a.chunks[0]) for a in arrays.values())
+    chunk = max(1, *(max(a.chunks[0]) for a in arrays.values()))
     # Whole chunks of all variables together: each is read once, and so is what they are computed from.
     step = max(1, READ // row_bytes // chunk) * chunk
     starts = range(0, n, step)
