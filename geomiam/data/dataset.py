@@ -17,6 +17,7 @@ from geomiam.geo.crs import CRS_ATTRIBUTES, crs_coordinate, crs_name, crs_of
 from geomiam.geo.dims import SITE, is_place
 
 PARTS = (xr.Dataset, xr.DataArray)
+TABLES = (".csv", ".parquet", ".gpkg")
 NETCDF = (".nc", ".nc4", ".h5", ".grib")
 STACKED = ("band", "variable")
 """Dims of an array whose steps may be variables, as rioxarray, stackstac and xarray name them."""
@@ -226,6 +227,6 @@ def open_advice(path: str) -> str:
         return f"rioxarray.open_rasterio({path!r}, masked=True).squeeze('band').rename({name!r})"
     if suffix in NETCDF:
         return f"xr.open_dataset({path!r}, decode_coords='all')"
-    if suffix in (".csv", ".parquet", ".gpkg"):
+    if suffix in TABLES:
         return f"gm.sample(cube, {path!r}) reads the predictors at its points"
     return f"gm.open_cube({path!r})"

@@ -125,6 +125,13 @@ def test_no_store_is_an_error_that_names_the_way(tmp_path):
     (tmp_path / "empty.zarr").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no Zarr group at .*write_cube"):
         as_cube(tmp_path / "empty.zarr")
+    for name, advice in {
+        "a.txt": r"is a file, not a Zarr store.*ds = xr\.open_dataset",
+        "a.csv": r"is a table of points, not a cube: gm\.sample",
+    }.items():
+        (tmp_path / name).write_text("text")
+        with pytest.raises(FileNotFoundError, match=advice):
+            gm.open_cube(tmp_path / name)
 
 
 def test_a_missing_crs_is_an_error_unless_given():

@@ -18,7 +18,7 @@ import xarray as xr
 from helpers_stac import answering, reply, serve
 
 import geomiam as gm
-from geomiam.errors import GridError, SchemaError, SourceError, UnreadableFile
+from geomiam.errors import GridError, InputNotFound, SchemaError, SourceError, UnreadableFile
 
 pytestmark = pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
 kerchunk_hdf = pytest.importorskip("kerchunk.hdf", reason="needs pip install kerchunk")
@@ -365,8 +365,27 @@ def test_a_file_that_is_gone_or_has_changed_is_no_gap(climate, refs, tmp_path):
     with pytest.raises(SourceError, match="it has changed since the references were written"):
         cube.bio1.load()
     climate.unlink()
-    with pytest.raises(UnreadableFile, match="there is no file"):
+    with pytest.raises(
+        SourceError, match=r"refs\.json refers to .*climate\.nc, which does not exist"
+    ):
         cube.bio1.load()
+    with pytest.raises(SourceError, match=r"climate\.nc, which does not exist; put the file back"):
+        gm.open_cube(tmp_path / "refs.json")  # coordinates are read
+    folder = tmp_path / "empty.parq"
+    folder.mkdir()
+    refused(folder, r"cannot be read as zarr: there is no file .*\.zmetadata")
+
+
+def test_references_by_a_pattern_and_beside_other_json_files(climate, refs, tmp_path):
+    saved(tmp_path, refs, "a.json")
+    saved(tmp_path, refs, "b.json")
+    assert set(gm.open_cube(str(tmp_path / "[ab].json"))) == {
+        f"{file}_{name}" for file in "ab" for name in ("bio1", "bio12", "tas")
+    }
+    (tmp_path / "item.json").write_text("{}")
+    assert set(gm.open_cube(str(tmp_path))) == {"bio1", "bio12", "tas"}  # of climate.nc
+    with pytest.raises(InputNotFound, match=r"c\*\.json has no"):
+        gm.open_cube(str(tmp_path / "c*.json"))
 
 
 # the web ------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ class StoreChunks(BackendArray):
 
 def _span(index: Any) -> str:
     if isinstance(index, slice):
-        return f"{index.start}:{index.stop}"
+        return ":".join("" if n is None else str(n) for n in (index.start, index.stop))
     numbers = np.atleast_1d(index)
     return f"{numbers.min()}:{numbers.max() + 1}" if numbers.size else "nothing"
 

@@ -14,7 +14,7 @@ from zarr.abc.store import Store
 
 from geomiam.checks.files import reason, refusing
 from geomiam.checks.sizes import check_metadata, check_zarr
-from geomiam.data.dataset import as_dataset, open_advice, promote_crs
+from geomiam.data.dataset import TABLES, as_dataset, open_advice, promote_crs
 from geomiam.data.grid.grid import geobox, restore, spatial_dims
 from geomiam.data.kinds import mark_classes
 from geomiam.data.store.chunk_reader import ZarrReader, guarded_store
@@ -125,8 +125,12 @@ def _checked_layout(
 def _not_found(path: str | Path | Store, store: str | Store) -> InputNotFound:
     """Return the error for a path or store without a Zarr group."""
     if isinstance(store, str) and Path(store).is_file() and Path(store).suffix != ".zip":
+        call = open_advice(store)
+        if Path(store).suffix.lower() in TABLES:
+            return InputNotFound(f"{path} is a table of points, not a cube: {call}")
+        call = call if "gm.open_cube" not in call else f"xr.open_dataset({store!r})"
         return InputNotFound(
-            f"{path} is a file, not a Zarr store: open it, ds = {open_advice(store)}, and pass "
+            f"{path} is a file, not a Zarr store: open it, such as by ds = {call}, and pass "
             "gm.open_cube(ds), or gm.open_cube(ds, crs='EPSG:4326') if the file has no CRS"
         )
     if isinstance(store, str) and not is_remote(store) and not Path(store).exists():

@@ -28,7 +28,7 @@ from geomiam.schema.source import Source
 from geomiam.schema.variable import Variable
 from geomiam.sources.rasters.formats import format_of
 from geomiam.sources.rasters.geotiff import open_geotiff
-from geomiam.sources.references.documents import is_references
+from geomiam.sources.references.documents import SUFFIXES, is_references
 from geomiam.sources.web.allow_list import scrub
 
 KINDS_OF_FILES = {
@@ -90,7 +90,9 @@ def files_in(path: str | Path) -> list[str]:
     """Return the rasters of a folder or a pattern, in order; a single file is returned as it is."""
     text = expand(path)
     is_store = bool(kind_of_file(text)) and os.path.isdir(text)
-    if is_remote(text) or os.path.isfile(text) or is_store or is_references(text):
+    if is_remote(text) or os.path.isfile(text) or is_store:
+        return [text]
+    if is_references(text) and not glob.has_magic(text):
         return [text]
     if os.path.isdir(text):
         entries = [os.path.join(text, name) for name in sorted(os.listdir(text))]
@@ -99,7 +101,9 @@ def files_in(path: str | Path) -> list[str]:
     else:
         raise InputNotFound(f"no file or folder at {text}; correct the path")
     entries = [e for e in entries if not os.path.basename(e).startswith(".")]
-    if files := [e for e in entries if kind_of_file(e)]:
+    # A folder may have other JSON files, such as items of a STAC catalog.
+    is_file = is_references if Path(text).suffix.lower() in SUFFIXES else kind_of_file
+    if files := [e for e in entries if is_file(e)]:
         return files
     unread_files = [e for e in entries if e.lower().endswith(OTHER_RASTERS)]
     if unread_files:

@@ -128,9 +128,12 @@ class _WithCoordinates:
                 return _decode_labels(self.open(path, source))
         except SourceError:
             raise
-        except FileNotFoundError:
-            raise FileMissing(f"{scrub(path)} is not there; correct 'root:' and 'path:'") from None
         except Exception as error:  # decoders raise errors of any type for damaged files
+            is_missing = isinstance(error, FileNotFoundError) and not os.path.exists(path)
+            if is_missing:
+                raise FileMissing(
+                    f"{scrub(path)} is not there; correct 'root:' and 'path:'"
+                ) from None
             raise SourceError(
                 f"{scrub(path)} cannot be read as {source.kind}: {scrub(error)[:200]}"
             ) from None

@@ -46,12 +46,15 @@ FIELD = re.compile(r"{{\s*(\w+)\s*}}")
 """A template of kerchunk; any other expression would need an interpreter."""
 
 
+SUFFIXES = (".json", ".parq", ".parquet")
+"""Ends of the names of references."""
+
+
 def is_references(path: str | Path) -> bool:
     """Return whether a path is that of a file of references: ``.json``, or a folder ``.parq`` or ``.parquet``."""
     text = expand(path)
     suffix = Path(text.partition("?")[0].rstrip("/")).suffix.lower()
-    is_folder = suffix in (".parq", ".parquet") and (bool(scheme(text)) or os.path.isdir(text))
-    return suffix == ".json" or is_folder
+    return suffix == ".json" or (suffix in SUFFIXES and (bool(scheme(text)) or os.path.isdir(text)))
 
 
 class References:
@@ -115,7 +118,13 @@ class References:
                 f"'{key}' of {self.place} is {str(value)[:80]}, expected text or [path, first byte, number of "
                 "bytes]; write the references again"
             )
-        return self.targets.read(*value, limit=limit)
+        try:
+            return self.targets.read(*value, limit=limit)
+        except FileNotFoundError:
+            raise SourceError(
+                f"{self.place} refers to {scrub(value[0])[:200]}, which does not exist; put the file back, or write "
+                "the references again"
+            ) from None
 
     def _most(self, name: str) -> int:
         """Return the most bytes of a chunk: a codec makes values hardly larger, and a larger chunk may be a bomb."""
