@@ -127,6 +127,10 @@ def _from_other(obj: Any) -> xr.Dataset:
         )
     elif isinstance(obj, Sequence) and obj and isinstance(obj[0], (str, Path)):
         advice = f"open each file first; {open_advice(str(obj[0]))}; then pass the list"
+    elif hasattr(obj, "readonly_session"):  # a repository of icechunk
+        advice = "pass one of its states, gm.open_cube(repository.readonly_session('main').store)"
+    elif hasattr(obj, "snapshot_id") and hasattr(obj, "store"):
+        advice = "pass the store of the session, gm.open_cube(session.store)"
     elif hasattr(obj, "species") and hasattr(obj, "network"):
         advice = "the data come first and the model second, as in gm.predict(cube, model)"
     else:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zarr.errors import ContainsArrayError
+
 from geomiam.errors import OutputBusy, SettingError
 from geomiam.maps.store import Place, Writes, group_of
 
@@ -23,6 +25,8 @@ BUILDING = "geomiam-building-"
 """Start of the name of the branch that the map grows on; it ends with the snapshot of the main branch."""
 CONFLICT = re.compile(r"branch update conflict|ref not found")
 """Texts of icechunk's error for a branch that has changed, or does not exist any longer."""
+CONFIG = re.compile(r", config=.*\)$")
+"""Options of a connection in the text of a storage, such as its endpoint."""
 SECONDS = 30.0
 """Least time between two commits of blocks, since each is kept in the history."""
 
@@ -36,7 +40,13 @@ def place_of(path: Any) -> Place:
             f"a map is written to a path or a repository of icechunk, found {type(path).__name__}; open one with "
             "icechunk.Repository.open_or_create(storage)"
         )
-    return RepositoryPlace(f"{path.storage}", path, path.lookup_branch(MAIN))
+    storage = CONFIG.sub(")", f"{path.storage}")
+    if "InMemory" in storage:  # a session for a block is a copy, of the memory too
+        raise SettingError(
+            f"{storage} is in memory, and blocks are written by copies of the repository; write to a path, or to a "
+            "repository on disk: icechunk.local_filesystem_storage(path)"
+        )
+    return RepositoryPlace(storage, path, path.lookup_branch(MAIN))
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,8 @@ class RepositoryPlace(Place):
             attrs = dict(group_of(self.finished, "r").attrs)
         except FileNotFoundError:
             attrs = None if is_empty(self.finished) else attrs
+        except ContainsArrayError:  # the root is an array
+            pass
         self._refuse_content(attrs, overwrite)
 
     @contextmanager

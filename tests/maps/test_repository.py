@@ -17,7 +17,14 @@ from conftest import train_small
 from helpers_cluster import process_cluster
 
 import geomiam as gm
-from geomiam.errors import InputNotFound, OutputBusy, OutputExists, ResumeRefused, SettingError
+from geomiam.errors import (
+    GridError,
+    InputNotFound,
+    OutputBusy,
+    OutputExists,
+    ResumeRefused,
+    SettingError,
+)
 from geomiam.maps import job as jobs
 from geomiam.maps import repository as module
 from geomiam.maps.repository import MAIN
@@ -294,6 +301,31 @@ def test_two_writers_in_an_object_store(small, cube, monkeypatch):
         server.stop()
     assert sum(isinstance(r, OutputBusy) for r in results) <= 1
     np.testing.assert_allclose(maps.suitability, gm.predict(cube, small).suitability, atol=2e-6)
+
+
+def test_a_root_that_is_an_array_is_other_data(small, cube, repository):
+    session = repository.writable_session(MAIN)
+    zarr.create_array(session.store, shape=(3,), dtype="f4")
+    session.commit("an array")
+    with pytest.raises(OutputExists, match="holds other data than a map of geomiam"):
+        gm.write_map(cube, small, repository, overwrite=True, **OPTIONS)
+
+
+def test_a_repository_in_memory_is_refused_and_connections_are_not_shown(small, cube):
+    in_memory = icechunk.Repository.create(icechunk.in_memory_storage())
+    with pytest.raises(SettingError, match=r"is in memory.*local_filesystem_storage\(path\)"):
+        gm.write_map(cube, small, in_memory, **OPTIONS)
+    storage = icechunk.s3_storage(
+        bucket="maps", prefix="oak", region="eu-west-1", endpoint_url="http://user:secret@host"
+    )
+    assert module.CONFIG.sub(")", f"{storage}") == "S3Storage(bucket=maps, prefix=oak)"
+
+
+def test_a_repository_or_session_in_place_of_its_store(repository):
+    with pytest.raises(GridError, match=r"gm\.open_cube\(repository\.readonly_session"):
+        gm.open_cube(repository)
+    with pytest.raises(GridError, match=r"gm\.open_cube\(session\.store\)"):
+        gm.open_cube(repository.readonly_session(MAIN))
 
 
 def test_other_objects_are_refused(small, cube):
