@@ -88,10 +88,10 @@ def check_cost(
     }
     for name, price in prices.items():
         if not (isfinite(price) and price >= 0):
-            raise SettingError(f"{name} is {price}; pass a price, such as 0.05")
+            raise SettingError(f"{name}={price} is no price; pass a number such as 0.05")
     for name, value in {"cells": cells, "hours": hours}.items():
         if value is not None and not (isfinite(value) and value > 0):
-            raise SettingError(f"{name} is {value}; pass a number above 0")
+            raise SettingError(f"{name}={value} is not above 0; pass a number above 0")
 
 
 def cost_of(

@@ -127,7 +127,7 @@ class NetworkConfig(FrozenFields):
         if self.members < len(self.kinds):
             raise ValueError(
                 f"fusion '{self.fusion}' has {len(self.kinds)} kinds of members; pass "
-                f"members={len(self.kinds)} or more"
+                f"members={len(self.kinds)} or more, or a fusion of one kind, such as fusion='{self.kinds[0]}'"
             )
         return self
 

@@ -64,10 +64,10 @@ def test_without_a_number_the_cells_are_those_of_the_cube(plan):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"price": -1.0}, "price_per_core_hour is -1"),
-        ({"cells": 0}, "cells is 0"),
-        ({"hours": 0}, "hours is 0"),
-        ({"hours": math.nan}, "hours is nan"),
+        ({"price": -1.0}, "price_per_core_hour=-1.0 is no price"),
+        ({"cells": 0}, "cells=0 is not above 0"),
+        ({"hours": 0}, "hours=0 is not"),
+        ({"hours": math.nan}, "hours=nan is not"),
     ],
 )
 def test_numbers_without_a_meaning_are_refused(plan, change, reason):
@@ -109,9 +109,12 @@ def test_the_command_line_prints_the_cost_with_the_plan(command):
             ("--plan", "--price-per-gb-month", "0"),
             "--price-per-gb-month: without a price of core hours",
         ),
-        (("--plan", *CORE_HOUR, "--cells", "0"), "cells is 0.0; pass a number above 0"),
-        (("--plan", *CORE_HOUR, "--hours", "nan"), "hours is nan; pass a number above 0"),
-        (("--plan", *CORE_HOUR, "--price-per-gb-month", "-1"), "price_per_gb_month is -1.0"),
+        (("--plan", *CORE_HOUR, "--cells", "0"), "cells=0.0 is not above 0"),
+        (("--plan", *CORE_HOUR, "--hours", "nan"), "hours=nan is not above 0"),
+        (
+            ("--plan", *CORE_HOUR, "--price-per-gb-month", "-1"),
+            "price_per_gb_month=-1.0 is no price",
+        ),
     ],
 )
 def test_the_command_line_refuses_what_has_no_effect_before_the_trial(
