@@ -2,7 +2,7 @@
 
 The operating system keeps the pages of a file in memory while there is space, and drops them when there is
 none. A small array in a file is therefore as fast as one in memory. The file has no name, or is deleted when it is
-closed, so that nothing remains of an interrupted process.
+closed, so that nothing remains after a process was interrupted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PART = 2**21
 
 def row_parts(x: np.ndarray, *, part: int = PART) -> list[slice]:
     """Return slices of the rows of ``(n, …)``, of nearly equal sizes of at most ``part`` bytes."""
-    # They depend on shape and type only, so that sums are equal to the bit in memory and on disk.
+    # Slices depend on shape and type only, so that sums are equal to the bit in memory and on disk.
     n, row_bytes = len(x), prod(x.shape[1:]) * x.dtype.itemsize
     edges = np.linspace(0, n, max(1, -(-n * row_bytes // part)) + 1).astype(int)
     return [slice(start, stop) for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist())]
@@ -52,7 +52,7 @@ def read_at_random(array: np.memmap) -> None:
 
 
 def read_ahead(array: np.memmap, rows: np.ndarray) -> None:
-    """Let the system read some rows ``(r,)`` of an array at once, in place of one page after another."""
+    """Let the system read some rows ``(r,)`` of an array at once, not one page after another."""
     if not hasattr(mmap.mmap, "madvise"):
         return
     pages: Any = array.base

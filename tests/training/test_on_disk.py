@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import mmap
+import re
 import sys
 import tempfile
 import tracemalloc
 from collections import Counter
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -262,6 +264,21 @@ def test_sites_that_were_sampled_in_parts_train_as_one(tmp_path):
     together = xr.concat(parts, "site", data_vars="all", join="outer")
     options = {"network": TINY_NETWORK, "training": {"steps": 6}}
     assert weights_of(gm.fit(together, **options)) == weights_of(gm.fit(sites, **options))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_code_of_the_guide_samples_the_same_sites_in_parts(tmp_path, monkeypatch):
+    page = Path(gm.__file__).parents[1] / "docs" / "howto" / "large-training.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.S | re.M)
+    (code,) = (block for block in blocks if "xr.concat" in block)
+    records = gm.demo.load_records().rename(columns={"x": "lon", "y": "lat"})
+    names = {"gm": gm, "cube": gm.demo.load_cube(), "records": records}
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, page.name, "exec"), names)
+    expected = gm.sample(names["cube"], records)
+    places = [set(zip(s["x"].values, s["y"].values)) for s in (names["sites"], expected)]
+    assert len(names["parts"]) > 1 and places[0] == places[1]
+    assert names["sites"].sizes == expected.sizes and names["sites"]["altitude"].chunks
 
 
 def test_several_processes_need_predictors_in_memory():

@@ -38,7 +38,7 @@ class SiteTable:
     schema: Schema
     arrays: dict[str, np.ndarray]
     """float32 ``(n, *own dims)`` for each variable of the schema; NaN = missing, or not read. Those that the
-    sites have as dask arrays are in temporary files (:mod:`geomiam.on_disk`)."""
+    sites have as dask arrays are in a temporary file (:mod:`geomiam.on_disk`)."""
     labels: Labels  # float32 (n, S), or compact; 1, 0, NaN = not surveyed. S = 0 without labels.
     species: tuple[str, ...] = ()  # names of the S species
 
@@ -53,8 +53,8 @@ class SiteTable:
     ) -> SiteTable:
         """Read sites: predictors ``(site, *own dims)`` and labels ``presence(site, species)``.
 
-        Labels that are a dask array become compact, predictors are copied to temporary files. The schema is that of a model, or bound by
-        :func:`geomiam.data.infer.read_schema`. Variables that are not listed in ``variables`` count as
+        Labels that are a dask array become compact. Predictors that are dask arrays are copied to a temporary file.
+        The schema is that of a model, or bound by :func:`geomiam.data.infer.read_schema`. Variables that are not listed in ``variables`` count as
         missing. Raises LabelError, and as :func:`read_arrays`.
         """
         labels, species = (
@@ -104,7 +104,7 @@ def read_arrays(
     """Return ``(n, *own dims)`` for each variable of a bound schema; NaN where the sites do not have it.
 
     Variables that are not listed in ``variables`` are not read and are NaN. Dask arrays are read in parts and
-    returned as arrays in temporary files. Raises MissingVariable or VariableMismatch if predictors are missing
+    returned as arrays in a temporary file. Raises MissingVariable or VariableMismatch if predictors are missing
     in part, or differ from the schema, and MemoryRefused if the disk has too little space.
     """
     arrays = predictors(sites, schema, variables=variables)
@@ -123,7 +123,7 @@ def read_arrays(
 
 
 def _copied(arrays: dict[str, Any], n: int) -> dict[str, np.ndarray]:
-    """Return dask arrays ``(n, *own dims)`` as arrays in temporary files."""
+    """Return dask arrays ``(n, *own dims)`` as arrays in a temporary file."""
     if not arrays:
         return {}
     import dask
