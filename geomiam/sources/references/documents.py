@@ -127,7 +127,7 @@ class References:
             ) from None
 
     def _most(self, name: str) -> int:
-        """Return the most bytes of a chunk: a codec makes values hardly larger, and a larger chunk may be a bomb."""
+        """Return the most bytes of a chunk: codecs make values hardly larger, and a larger chunk may fill the memory."""
         array = self.arrays.get(name, {})
         kind = str(array.get("dtype"))
         if "|O" in kind or kind.startswith("["):  # text, or several numbers in a value
