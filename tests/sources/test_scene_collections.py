@@ -351,6 +351,10 @@ def test_a_mask_that_hides_nothing_is_refused(tmp_path):
         SourceError, match="mask='mask' would hide nothing: the codes of a mask of layover"
     ):
         backscatter([item], mask="mask")
+    with pytest.raises(
+        SourceError, match="mask='scl' is not supported; use 'auto', a list of its cl"
+    ):
+        backscatter([item], mask="scl")
     for codes in (3, True, ["cloud"], [], [256]):
         with pytest.raises(SourceError, match="use a list of classes of mask, which are 0 to 255"):
             backscatter([item], mask=codes)

@@ -57,8 +57,9 @@ def cloud_mask(
         return CloudMask(rule, function=mask, margin=margin)
     if isinstance(mask, str):
         if mask not in (AUTO, rule.asset):
+            names = f"'{rule.asset}' or 'auto'" if rule.hidden else "'auto'"
             raise SourceError(
-                f"mask={mask!r} is not supported; use '{rule.asset}' or 'auto', a list of its "
+                f"mask={mask!r} is not supported; use {names}, a list of its "
                 f"{'bits' if rule.bits else 'classes'}, a function or None"
             )
         if mask != AUTO and not rule.hidden:

@@ -187,13 +187,15 @@ def _check_bands(scenes: Sequence[Scene], request: SceneRequest) -> None:
 def _no_scenes(search: Search, source: StacSource | None, lines: Sequence[str]) -> str:
     place = "the items given"
     if source:
-        place = f"{scrub(source.url)}, collection {source.collection or 'first known'}"
-    cloud = "" if search.max_cloud is None else f", at most {search.max_cloud:g} % cloud"
+        place = f"{scrub(source.url)}, collection {source.collection or 'of this product'}"
+    cloud, settings = "", "time="
+    if search.max_cloud is not None:
+        cloud, settings = f", at most {search.max_cloud:g} % cloud", "time= or max_cloud="
     box = ", ".join(f"{v:.4f}" for v in search.bbox)
     details = "".join(f"\n{line}" for line in lines)
     return (
         f"no scene overlaps the grid: searched {place}, from {search.start} to {search.end}, in lon/lat "
-        f"({box}){cloud}; widen time= or max_cloud=, or check the collection{details}"
+        f"({box}){cloud}; widen {settings}, or check the collection{details}"
     )
 
 
