@@ -98,10 +98,8 @@ def array_on_disk(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
     if size > free:
         raise MemoryRefused(message)
     with tempfile.TemporaryFile(dir=folder) as file:
-        if hasattr(
-            os, "posix_fallocate"
-        ):  # a full disk would otherwise stop the process at a later write
-            try:
+        if hasattr(os, "posix_fallocate"):
+            try:  # a full disk would otherwise stop the process at a later write
                 os.posix_fallocate(file.fileno(), 0, size)
             except OSError as error:  # some file systems cannot reserve space
                 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
