@@ -285,3 +285,10 @@ def test_more_groups_than_a_map_has_flags_are_refused_before_training():
     assert gm.predict(sites, model)["suitability"].notnull().all()
     with pytest.raises(SelectionError, match="65 groups do not fit into 64 bits"):
         bits_dtype(65)
+
+
+@pytest.mark.parametrize("schema", [["bio1"], {"climate": ["bio1"]}])
+def test_a_schema_of_another_type_is_refused(schema):
+    sites = sites_of(1)
+    with pytest.raises(SchemaError, match=r"found (list|dict); create one with gm\.infer_schema"):
+        gm.fit(sites, schema)

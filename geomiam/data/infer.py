@@ -36,7 +36,14 @@ def read_schema(ds: xr.Dataset, schema: Schema | str | Path | None = None) -> Sc
     check_sites(ds)
     if schema is None:
         return infer_schema(ds)
-    return bind(Schema.from_yaml(schema) if isinstance(schema, (str, Path)) else schema, ds)
+    if isinstance(schema, (str, Path)):
+        schema = Schema.from_yaml(schema)
+    if not isinstance(schema, Schema):
+        raise SchemaError(
+            f"a schema is a Schema or the path of a catalog, found {type(schema).__name__}; create one with "
+            "gm.infer_schema(sites, modalities={'climate': ['bio*']})"
+        )
+    return bind(schema, ds)
 
 
 def infer_schema(
