@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import dask.array as da
 import numpy as np
+import psutil
 import typer
 import xarray as xr
 
@@ -124,6 +125,7 @@ def run(
         "species": SPECIES,
         "steps": steps,
         "limit_gib": limit,
+        "machine_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "sizes": rows,
         "slopes": {cost: slope(rows, "rows", cost) for cost in COSTS},
     }

@@ -28,5 +28,5 @@ def test_the_costs_of_a_small_fit_are_printed_and_described(tmp_path, capsys, mo
     assert costs["rows"] == 200 and costs["step_ms"] > 0 and 0.05 < costs["memory_gib"] < 50
     results = {"image": [3, 4, 4], "scalars": 6, "species": 20, "steps": 5, "sizes": [costs]}
     slopes = {k: np.nan for k in large_predictors.COSTS} | {"memory_gib": 0.25}
-    text = section({**results, "limit_gib": 2.0, "slopes": slopes})
+    text = section({**results, "limit_gib": 2.0, "machine_gib": 8.0, "slopes": slopes})
     assert "power 0.25" in text and "| 200 |" in text and "more than 2 GiB" in text

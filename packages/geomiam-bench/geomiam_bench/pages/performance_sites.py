@@ -69,7 +69,7 @@ def large_predictors(results: dict[str, Any]) -> str:
             "### Predictors larger than memory",
             f"`geomiam-bench large-predictors`: sites with an image of {bands} × {pixels} × {pixels} values, "
             f"{results['scalars']} scalars and {results['species']} species are opened lazily and fitted, with the fusion "
-            f"`sum` and {results['steps']} steps for the validation and as many for the model.{bound} CPU seconds of one "
+            f"`sum` and {results['steps']} steps for the validation and as many for the model.{bound} The machine has {results['machine_gib']:g} GiB. CPU seconds of one "
             "thread; the peak is that of memory that belongs to no file, with all libraries:",
             table(head, rows),
             f"The peak grows with the power {slopes['memory_gib']:.2f} of the sites, the seconds with "
