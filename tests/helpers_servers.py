@@ -175,3 +175,24 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def object_store(monkeypatch: pytest.MonkeyPatch, bucket: str) -> Iterator[str]:
+    """Yield the URL of a local server that speaks S3, with one empty bucket; AWS settings lead to it."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    url = "http://127.0.0.1:{1}".format(*server.get_host_and_port())
+    settings = {"ENDPOINT_URL": url, "DEFAULT_REGION": "us-east-1"}
+    settings |= dict.fromkeys(("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"), "test")
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    try:
+        # All servers of a process share their buckets.
+        urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST"))
+        urllib.request.urlopen(urllib.request.Request(f"{url}/{bucket}", method="PUT"))
+        yield url
+    finally:
+        server.stop()

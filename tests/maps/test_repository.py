@@ -15,6 +15,7 @@ import xarray as xr
 import zarr
 from conftest import train_small
 from helpers_cluster import process_cluster
+from helpers_servers import object_store
 
 import geomiam as gm
 from geomiam.errors import (
@@ -273,32 +274,24 @@ def test_workers_of_a_cluster_write_to_a_repository(small, cube, repository, tmp
 @pytest.mark.slow
 def test_two_writers_in_an_object_store(small, cube, monkeypatch):
     """Against a local server that speaks S3: one completes the map, the other is reported or resumes."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
     monkeypatch.setattr(module, "SECONDS", 0.0)
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    url = "http://127.0.0.1:{1}".format(*server.get_host_and_port())
     keys = {"access_key_id": "a", "secret_access_key": "a", "region": "us-east-1"}
-    address = {"endpoint_url": url, "allow_http": True, "force_path_style": True}
-    storage = icechunk.s3_storage(bucket="maps", prefix="oak", **keys, **address)
+    address = {"allow_http": True, "force_path_style": True}
+    place = {"bucket": "maps", "prefix": "oak"} | keys | address
 
-    def write(_):
-        try:
-            return make_map(cube, small, icechunk.Repository.open(storage), **OPTIONS)
-        except OutputBusy as error:
-            return error
+    with object_store(monkeypatch, "maps") as url:
+        storage = icechunk.s3_storage(**place, endpoint_url=url)
 
-    try:
-        client = {"aws_access_key_id": "a", "aws_secret_access_key": "a", "endpoint_url": url}
-        boto3.client("s3", region_name="us-east-1", **client).create_bucket(Bucket="maps")
+        def write(_):
+            try:
+                return make_map(cube, small, icechunk.Repository.open(storage), **OPTIONS)
+            except OutputBusy as error:
+                return error
+
         repository = icechunk.Repository.create(storage)
         with ThreadPoolExecutor(2) as pool:
             results = list(pool.map(write, range(2)))
         maps = gm.open_cube(repository.readonly_session(MAIN).store).load()
-    finally:
-        server.stop()
     assert sum(isinstance(r, OutputBusy) for r in results) <= 1
     np.testing.assert_allclose(maps.suitability, gm.predict(cube, small).suitability, atol=2e-6)
 

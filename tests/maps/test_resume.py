@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 from conftest import make_cube, make_sites, train_small
 from helpers_cluster import process_cluster
+from helpers_servers import object_store
 
 import geomiam as gm
 from geomiam.maps import job as jobs
@@ -235,22 +236,9 @@ def test_a_second_writer_is_refused_and_harms_nothing(small, cube, tmp_path, mon
 
 def test_a_map_on_s3(small, cube, monkeypatch):
     """Against a local server that speaks S3."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(f"AWS_{name}", "test")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    try:
-        s3fs.S3FileSystem().mkdir("maps")
+    with object_store(monkeypatch, "maps"):
         written = gm.write_map(cube, small, "s3://maps/map.zarr", chunks=CHUNKS, progress=False)
         remote = written["suitability"].values
-    finally:
-        server.stop()
     np.testing.assert_allclose(remote, gm.predict(cube, small)["suitability"], atol=2e-6)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from helpers_servers import object_store
 from helpers_stac import answering, reply, serve
 
 import geomiam as gm
@@ -417,24 +418,9 @@ def test_redirects_to_other_hosts_are_not_followed(climate, refs, tmp_path):
 def test_references_to_a_bucket(climate, refs, tmp_path, monkeypatch):
     boto3 = pytest.importorskip("boto3")
     pytest.importorskip("s3fs")
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    url = "http://127.0.0.1:{1}".format(*server.get_host_and_port())
-    for name, value in {
-        "ENDPOINT_URL": url,
-        "ACCESS_KEY_ID": "a",
-        "SECRET_ACCESS_KEY": "a",
-    }.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    try:
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="cmip")
-        client.upload_file(str(climate), "cmip", "v1/climate.nc")
+    with object_store(monkeypatch, "cmip"):
+        boto3.client("s3").upload_file(str(climate), "cmip", "v1/climate.nc")
         path = saved(tmp_path, with_urls(refs, "s3://cmip/v1/climate.nc"))
         check_equal(path, climate, allow=["s3://cmip/v1"])
         refused(path, r"allow=\['s3://cmip/v1'\]", allow=["s3://cmip/v2"])
-    finally:
-        server.stop()
