@@ -49,11 +49,11 @@ CONFIGURATIONS = {
     "group, 6 tokens": Configuration(
         "group", {"groups": 3, "tokens": 6, "width": 16, "species": 1}, 128
     ),
-    "sum, 6 tokens, 64 blocks": Configuration(
-        "sum", {"groups": 3, "tokens": 6, "width": 32, "species": 1}, 256, columns=32
+    "sum, 6 tokens, 32 blocks": Configuration(
+        "sum", {"groups": 3, "tokens": 6, "width": 32, "species": 1}, 256, columns=16
     ),
-    "group, 6 tokens, 64 blocks": Configuration(
-        "group", {"groups": 3, "tokens": 6, "width": 16, "species": 1}, 128, columns=32
+    "group, 6 tokens, 32 blocks": Configuration(
+        "group", {"groups": 3, "tokens": 6, "width": 16, "species": 1}, 128, columns=16
     ),
     "group, 24 tokens": Configuration(
         "group", {"groups": 6, "tokens": 24, "width": 96, "species": 4}, 64, columns=2
