@@ -32,6 +32,8 @@ from geomiam.on_disk import (
 )
 from geomiam.tokens.layout import Layout
 from geomiam.tokens.scaler import fit_scaler, with_limits
+from geomiam.training import reference as reference_module
+from geomiam.training.advice import constant_predictors
 from geomiam.training.table import encode_sites
 
 
@@ -288,3 +290,30 @@ def test_several_processes_need_predictors_in_memory():
             network=TINY_NETWORK,
             training={"devices": 2, "accelerator": "cpu", "steps": 2},
         )
+
+
+@pytest.mark.parametrize("n_extreme", [0, 1])
+def test_constants_are_found_over_all_parts(n_extreme, recwarn):
+    """One site of the last part decides whether a predictor varies."""
+    x = np.full((1000, 2), 3, np.float32)
+    x[::7] = np.nan
+    x[-n_extreme or 1000 :] = 4
+    assert len(row_parts(x)) > 1
+    constant_predictors({"bio1": x})
+    messages = [str(w.message) for w in recwarn]
+    assert any("all predictors are constant" in m for m in messages) == (n_extreme == 0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_sample_of_several_parts_has_the_extremes_and_is_even(monkeypatch):
+    n = 1200
+    sites = tiny_sites(n).assign(bio1=("site", np.arange(n, dtype=np.float32)))
+    monkeypatch.setattr(reference_module, "PART", 4 * 3 * 200)
+    model = gm.fit(
+        sites, network=TINY_NETWORK, training={"steps": 2, "reference_sites": 120}, validation=False
+    )
+    rank = model.reference.values[:, 0] * model.scaler.std["bio1"] + model.scaler.mean["bio1"]
+    assert len(rank) == 120
+    np.testing.assert_allclose([rank.min(), rank.max()], [0, n - 1], atol=0.01)
+    by_sixth = np.histogram(rank, 6, (0, n))[0]
+    assert by_sixth.min() >= 8 and by_sixth.max() <= 34  # 20 on average

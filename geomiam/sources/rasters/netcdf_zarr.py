@@ -17,7 +17,6 @@ from odc.geo.xr import assign_crs
 
 from geomiam.checks.files import regular_file
 from geomiam.checks.sizes import check_hdf5, check_metadata, check_zarr
-from geomiam.data.dataset import promote_crs
 from geomiam.data.grid.grid import geobox, spatial_dims
 from geomiam.data.grid.source_windows import reach
 from geomiam.data.store.chunk_reader import ZarrReader, guarded_store
@@ -28,18 +27,13 @@ from geomiam.schema.source import Source
 from geomiam.schema.variable import Variable
 from geomiam.sources.paths import stamp
 from geomiam.sources.rasters.formats import FileMissing, apply_decode, check_nodata, required_crs
+from geomiam.sources.rasters.labels import NothingSelected, decode_labels, select_labels
 from geomiam.sources.references.documents import is_references
 from geomiam.sources.references.store import ReferenceStore, reference_store
 from geomiam.sources.web.allow_list import REMOTE, scheme, scrub
 
 MAGIC = {b"CDF": ("scipy",), b"\x89HD": ("h5netcdf", "netcdf4")}
 """First bytes of NetCDF 3 and 4, and xarray's engines that read them."""
-NAMES_VARIABLES = (
-    *("bounds", "grid_mapping", "coordinates", "climatology", "cell_measures", "formula_terms"),
-    *("ancillary_variables", "geometry", "units", "calendar"),
-)
-"""Attributes that xarray decodes and requires to be text."""
-PACKED = ("scale_factor", "add_offset", "_Unsigned")
 METRES = {
     **dict.fromkeys(("m", "metre", "meter", "metres", "meters"), 1.0),
     **dict.fromkeys(("km", "kilometre", "kilometer", "kilometres", "kilometers"), 1000.0),
@@ -57,10 +51,6 @@ LARGE = 2**27
 """Least number of pixels of an array of which only those near the grid are opened."""
 SIDE = 128
 """Least side of a dask chunk of Zarr in cells."""
-
-
-class NothingSelected(SourceError):
-    """A file has none of the labels of ``select:``."""
 
 
 class _WithCoordinates:
@@ -125,7 +115,7 @@ class _WithCoordinates:
             with warnings.catch_warnings():
                 # xarray warns of attributes that geomiam does not use
                 warnings.simplefilter("ignore")
-                return _decode_labels(self.open(path, source))
+                return decode_labels(self.open(path, source))
         except SourceError:
             raise
         except Exception as error:  # decoders raise errors of any type for damaged files
@@ -252,7 +242,9 @@ def _array(
     ds: xr.Dataset, path: str, source: Source, variable: Variable, near: GeoBox | None
 ) -> xr.DataArray:
     """Return a variable, unpacked, with spatial dims last, a CRS, and coordinates in its units."""
-    array = _select(_variable(ds, source.variable or variable.name, "variable", path), source, path)
+    array = select_labels(
+        _variable(ds, source.variable or variable.name, "variable", path), source, path
+    )
     dims = spatial_dims(array)
     try:
         crs = source.crs or crs_of(array)
@@ -284,7 +276,7 @@ def _factors(ds: xr.Dataset, source: Source, path: str) -> xr.DataArray:
     """Return the factor of each pixel, at the labels of ``select:``."""
     factors = _variable(ds, str(source.scale_variable), "scale_variable", path)
     labels = {d: v for d, v in source.select.items() if d in factors.dims}
-    return _select(factors, source.model_copy(update={"select": labels}), path)
+    return select_labels(factors, source.model_copy(update={"select": labels}), path)
 
 
 def _scaled(array: xr.DataArray, factors: xr.DataArray) -> xr.DataArray:
@@ -304,62 +296,6 @@ def _stated_crs(ds: xr.Dataset, path: str, *, degrees: bool) -> Any:
     if isinstance(text, str):
         return as_crs(text, f"'proj:' attribute of {scrub(path)}")
     return "EPSG:4326" if degrees else None
-
-
-def _select(array: xr.DataArray, source: Source, path: str) -> xr.DataArray:
-    """Select one label of a dim, which is dropped, or all labels from a first to a last one."""
-    select = {d: _as_labels(v, array, d) for d, v in source.select.items()}
-    spans = {d: slice(*v) for d, v in select.items() if isinstance(v, list)}
-    labels = {d: v for d, v in select.items() if d not in spans}
-    try:
-        selection = array.sel(labels, drop=True).sel(spans)
-    except (KeyError, ValueError, TypeError) as error:
-        raise NothingSelected(
-            f"{scrub(path)}: 'select: {source.select}' finds nothing: {error}"
-        ) from None
-    if not selection.size:
-        raise NothingSelected(
-            f"{scrub(path)}: 'select: {source.select}' finds nothing between the two"
-        )
-    return selection
-
-
-def _as_labels(value: Any, array: xr.DataArray, dim: str) -> Any:
-    """Return labels of ``select:``; text becomes a number where the steps are whole numbers, such as years."""
-    if isinstance(value, list):
-        return [_as_labels(v, array, dim) for v in value]
-    is_number = isinstance(value, str) and value.strip().lstrip("-").isdigit()
-    return (
-        int(value) if is_number and dim in array.coords and array[dim].dtype.kind in "iu" else value
-    )
-
-
-def _decode_labels(ds: xr.Dataset) -> xr.Dataset:
-    """Decode dates and coordinates of a Dataset that was opened with ``decode_cf=False``.
-
-    Variables stay packed, since a catalog may correct their packing. Coordinates are unpacked.
-    Attributes that should name variables but are not text are dropped: some writers put numbers
-    there. Labels of a time axis stay numbers if their units have no calendar, such as months.
-    """
-    ds = ds.copy(deep=False)
-    holders: list[Any] = [*ds.variables.values(), ds]
-    for holder in holders:
-        items = holder.attrs.items()
-        holder.attrs = {k: v for k, v in items if k not in NAMES_VARIABLES or isinstance(v, str)}
-    unpacked_dims = {}
-    for dim in (d for d in ds.dims if d in ds.variables and set(PACKED) & set(ds[d].attrs)):
-        coord = xr.conventions.decode_cf_variable(dim, ds.variables[dim], decode_times=False)
-        unpacked_dims[dim] = xr.Variable(coord.dims, coord.values.astype("float64"), coord.attrs)
-    ds = ds.assign_coords(unpacked_dims)
-    options: dict[str, Any] = {
-        "mask_and_scale": False,
-        "decode_coords": "all",
-        "decode_timedelta": False,
-    }
-    try:
-        return promote_crs(xr.decode_cf(ds, **options))
-    except (ValueError, OverflowError):
-        return promote_crs(xr.decode_cf(ds, decode_times=False, **options))
 
 
 def _has_degrees(array: xr.DataArray, dims: tuple[str, str]) -> bool:
